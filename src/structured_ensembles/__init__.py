@@ -1,0 +1,1 @@
+"""Turn one untrained neural network into an ensemble of small sub-networks."""
