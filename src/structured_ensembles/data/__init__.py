@@ -1,0 +1,19 @@
+"""Images and labels: the digits, ``.npz`` files, folders of images and the named vision sets."""
+
+from __future__ import annotations
+
+from structured_ensembles.data.reading import Reading, read_images
+from structured_ensembles.data.records import ImageData, Split, as_dataset, as_float, divide, mean_and_std
+from structured_ensembles.data.source import load
+
+__all__ = [
+    "ImageData",
+    "Reading",
+    "Split",
+    "as_dataset",
+    "as_float",
+    "divide",
+    "load",
+    "mean_and_std",
+    "read_images",
+]
