@@ -1,0 +1,41 @@
+"""LeNet-5."""
+
+from __future__ import annotations
+
+from torch import nn
+
+from structured_ensembles.networks._layers import he_initialise
+from structured_ensembles.networks.registry import register
+
+FIELD = 32
+"""The side of the images that LeNet-5 was made for: smaller ones are padded to it, as the paper pads 28x28 digits."""
+
+
+@register("lenet5")
+def lenet5(input_shape: tuple[int, int, int], classes: int) -> nn.Module:
+    """LeNet-5 with ReLU and max-pooling: (B, C, H, W) to logits (B, K).
+
+    61,706 parameters with 1 input channel and 10 classes on images of up to 32x32.
+    LeCun et al. 1998, https://doi.org/10.1109/5.726791, with full connections between its convolutions.
+    """
+    channels, height, width = input_shape
+    padding = (_padding(height), _padding(width))
+    rows, columns = _reduced(height), _reduced(width)
+    network = nn.Sequential(
+        *[nn.Conv2d(channels, 6, kernel_size=5, padding=padding), nn.ReLU(), nn.MaxPool2d(2)],
+        *[nn.Conv2d(6, 16, kernel_size=5), nn.ReLU(), nn.MaxPool2d(2), nn.Flatten()],
+        *[nn.Linear(16 * rows * columns, 120), nn.ReLU(), nn.Linear(120, 84), nn.ReLU(), nn.Linear(84, classes)],
+    )
+    he_initialise(network)
+    return network
+
+
+def _padding(side: int) -> int:
+    """Pixels to add on either end of a side."""
+    return max(0, (FIELD - side + 1) // 2)
+
+
+def _reduced(side: int) -> int:
+    """What remains of a side after two 5x5 convolutions, each followed by pooling."""
+    padded = side + 2 * _padding(side)
+    return ((padded - 4) // 2 - 4) // 2

@@ -1,0 +1,111 @@
+"""The architectures by name, and how a user adds one."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from typing import TYPE_CHECKING, TypeAlias, TypeVar
+
+from torch import nn
+
+from structured_ensembles.errors import NetworkError, SettingsError, unknown
+from structured_ensembles.networks import external
+from structured_ensembles.networks.normalised import Normalised
+from structured_ensembles.types import Choice
+
+if TYPE_CHECKING:
+    from structured_ensembles.networks.spec import NetworkSpec
+
+Factory: TypeAlias = Callable[..., nn.Module]
+"""``factory(input_shape, classes, **arguments)``: a freshly initialised network."""
+
+F = TypeVar("F", bound=Factory)
+
+_factories: dict[str, Factory] = {}
+
+
+class Family(Choice):
+    """Architectures that the published experiments train with the same learning rates."""
+
+    RESNET = "resnet"
+    VGG = "vgg"
+    OTHER = "other"
+
+
+def register(name: str) -> Callable[[F], F]:
+    """Add an architecture to the registry: ``@register("my_net")`` above its factory.
+
+    The factory is called as ``factory(input_shape, classes, **arguments)`` with ``input_shape`` (C, H, W) and returns
+    a network from images (B, C, H, W) to logits (B, K). Its arguments are JSON scalars, which a saved file may hold:
+    it should check them.
+
+    Raises:
+        SettingsError: The name is empty, has a colon, or is taken.
+    """
+    if not name.strip() or ":" in name:
+        raise SettingsError(f"an architecture cannot be named {name!r}: use a name that is not empty, without a colon.")
+    if name in _factories:
+        raise SettingsError(f"the architecture {name!r} exists already: register yours under another name.")
+
+    def add(factory: F) -> F:
+        _factories[name] = factory
+        return factory
+
+    return add
+
+
+def names() -> tuple[str, ...]:
+    """The registered architectures, sorted; torchvision's and timm's, which have names with a colon, come on top."""
+    return tuple(sorted(_factories))
+
+
+def family(name: str) -> Family:
+    """The family that ``name`` belongs to, going by the name alone: ``timm:resnet26d`` is a RESNET."""
+    bare = name.rpartition(":")[2].removeprefix("small_").removeprefix("wide_")
+    if bare.startswith(("resnet", "resnext")):
+        return Family.RESNET
+    return Family.VGG if bare.startswith("vgg") else Family.OTHER
+
+
+def build(spec: NetworkSpec) -> nn.Module:
+    """Build a freshly initialised network, its weights drawn from torch's global generator; nothing is downloaded.
+
+    Args:
+        spec: What to build. With ``mean`` and ``std`` the network is `Normalised`.
+
+    Returns:
+        A network in training mode, from images (B, C, H, W) to logits (B, K).
+
+    Raises:
+        SettingsError: The name or an argument does not exist, an argument is out of its limits, or the library that
+            the name asks for is not installed.
+        NetworkError: The architecture cannot be built for such images.
+    """
+    network = _build_bare(spec)
+    if spec.mean is None or spec.std is None:
+        return network
+    return Normalised(network, spec.mean, spec.std)
+
+
+def _build_bare(spec: NetworkSpec) -> nn.Module:
+    """The network without its normalisation."""
+    if spec.name.startswith(tuple(f"{source}:" for source in external.SOURCES)):
+        return external.build(spec)
+    if spec.name not in _factories:
+        raise unknown("architecture", spec.name, [*names(), *(f"{source}:NAME" for source in external.SOURCES)])
+    factory = _factories[spec.name]
+    _check_arguments(factory, spec)
+    network = factory(spec.input_shape, spec.classes, **spec.arguments)
+    if not isinstance(network, nn.Module):
+        raise NetworkError(f"the factory of {spec.name!r} returned a {type(network).__name__}: return an nn.Module.")
+    return network
+
+
+def _check_arguments(factory: Factory, spec: NetworkSpec) -> None:
+    """Refuse arguments that the factory does not take, and say which it takes."""
+    signature = inspect.signature(factory)
+    try:
+        signature.bind(spec.input_shape, spec.classes, **spec.arguments)
+    except TypeError as error:
+        taken = ", ".join(list(signature.parameters)[2:]) or "none"
+        raise SettingsError(f"architecture {spec.name!r}: {error}. Its arguments: {taken}.") from error

@@ -1,0 +1,107 @@
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+import torch
+from torch import nn
+
+from structured_ensembles import networks
+from structured_ensembles.errors import NetworkError, SettingsError
+from structured_ensembles.networks import Family, NetworkSpec, registry
+
+
+@pytest.fixture(autouse=True)
+def _own_registry(monkeypatch):
+    monkeypatch.setattr(registry, "_factories", dict(registry._factories))
+
+
+def linear(input_shape, classes, bias=True):
+    return nn.Sequential(nn.Flatten(), nn.Linear(torch.Size(input_shape).numel(), classes, bias=bias))
+
+
+def test_a_user_adds_an_architecture():
+    assert networks.register("linear")(linear) is linear
+    assert "linear" in networks.names()
+    network = networks.build(NetworkSpec("linear", (1, 4, 4), 3, {"bias": False}))
+    assert network[1].weight.shape == (3, 16)
+    assert network[1].bias is None
+
+
+@pytest.mark.parametrize("name", ["mlp", "vgg16"])
+def test_a_taken_name_is_refused(name):
+    with pytest.raises(SettingsError, match=f"'{name}' exists already: register yours under another name"):
+        networks.register(name)
+
+
+@pytest.mark.parametrize("name", ["", " ", "timm:mine", "a:b"])
+def test_a_name_that_cannot_be_one_is_refused(name):
+    with pytest.raises(SettingsError, match="cannot be named"):
+        networks.register(name)
+
+
+def test_a_factory_that_returns_no_network_is_refused():
+    @networks.register("nothing")
+    def nothing(input_shape, classes):
+        return None
+
+    with pytest.raises(NetworkError, match="factory of 'nothing' returned a NoneType"):
+        networks.build(NetworkSpec("nothing", (1, 4, 4), 3))
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("resnt20", "did you mean 'resnet20'"),
+        ("os:system", "unknown architecture 'os:system'.*timm:NAME, torchvision:NAME"),
+        ("structured_ensembles.networks.mlp", "unknown architecture"),
+    ],
+)
+def test_unknown_names_are_refused(name, message):
+    with pytest.raises(SettingsError, match=message):
+        networks.build(NetworkSpec(name, (3, 32, 32), 10))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"widht": 3}, "'mlp'.*'widht'.*Its arguments: width, depth."),
+        ({"classes": 3}, "'mlp'.*'classes'.*Its arguments: width, depth."),
+    ],
+)
+def test_arguments_that_do_not_exist_are_refused(arguments, message):
+    with pytest.raises(SettingsError, match=message):
+        networks.build(NetworkSpec("mlp", (1, 8, 8), 3, arguments))
+
+
+def test_errors_of_a_users_factory_are_not_hidden():
+    def broken(input_shape, classes):
+        raise TypeError("the user's own")
+
+    networks.register("broken")(broken)
+    with pytest.raises(TypeError, match="the user's own"):
+        networks.build(NetworkSpec("broken", (1, 8, 8), 3))
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("resnet20", Family.RESNET),
+        ("torchvision:resnext50_32x4d", Family.RESNET),
+        ("torchvision:wide_resnet50_2", Family.RESNET),
+        ("timm:resnet26d", Family.RESNET),
+        ("small_vgg", Family.VGG),
+        ("torchvision:vgg16_bn", Family.VGG),
+        ("small_cnn", Family.OTHER),
+        ("timm:vit_tiny_patch16_224", Family.OTHER),
+    ],
+)
+def test_family(name, expected):
+    assert networks.family(name) is expected
+
+
+def test_importing_the_room_imports_neither_torchvision_nor_timm():
+    code = "import sys, structured_ensembles.networks; print({'torchvision', 'timm'} & set(sys.modules))"
+    answer = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)  # noqa: S603
+    assert answer.stdout.strip() == "set()"
