@@ -1,0 +1,25 @@
+"""Numbers, pictures and tables about a finished predictor (the pictures need matplotlib: ``evaluation.pictures``)."""
+
+from __future__ import annotations
+
+from .cost import Cost, buffers, flops, parameters
+from .metrics import Metrics, Reliability, accuracy, brier, ece, measure, nll, reliability
+from .table import Row, as_json, render
+
+__all__ = [
+    "Cost",
+    "Metrics",
+    "Reliability",
+    "Row",
+    "accuracy",
+    "as_json",
+    "brier",
+    "buffers",
+    "ece",
+    "flops",
+    "measure",
+    "nll",
+    "parameters",
+    "reliability",
+    "render",
+]

@@ -1,0 +1,127 @@
+"""The table that sets predictors side by side, for people and as JSON."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING
+
+from rich import box
+from rich.measure import Measurement
+from rich.table import Table
+from rich.text import Text
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from rich.console import Console
+
+    from .cost import Cost
+    from .metrics import Metrics
+
+_WIDTH = 100
+"""Columns the table may use even where the console says it has fewer, as a file or a pipe does: no number is cut."""
+_NONE = "-"
+
+
+@dataclass(frozen=True)
+class Row:
+    """One predictor.
+
+    Attributes:
+        name: What the reader calls it.
+        metrics: What it reached; None if it was only sized, not trained.
+        cost: What it costs.
+    """
+
+    name: str
+    metrics: Metrics | None
+    cost: Cost
+
+
+@dataclass(frozen=True)
+class _Measure:
+    """One number of the metric columns: how to read and print it, and which end of it is the better one."""
+
+    read: Callable[[Metrics], float]
+    form: str
+    better: Callable[[Sequence[float]], float]
+
+
+_MEASURES = (
+    _Measure(lambda m: 100 * m.accuracy, "{:.2f}", max),
+    _Measure(lambda m: m.nll, "{:.3f}", min),
+    _Measure(lambda m: m.brier, "{:.3f}", min),
+    _Measure(lambda m: m.ece, "{:.3f}", min),
+    _Measure(lambda m: m.entropy_right, "{:.2f}", min),
+    _Measure(lambda m: m.entropy_wrong, "{:.2f}", max),
+)
+
+_HEADS = (
+    *("accu-\nracy %", "NLL", "Brier", "ECE", "entropy\nright/wrong"),
+    *("para-\nmeters", "bytes\non disk", "FLOPs", "time"),
+)
+
+
+def render(rows: Sequence[Row], console: Console) -> None:
+    """Print the rows, at most 100 columns wide unless the console is wider; long names are folded.
+
+    The best value of each metric is bold, all of them where they look alike. Bytes on disk are also given as a multiple
+    of the first row's. The two entropies are those of right and of wrong answers, in nats.
+
+    Args:
+        rows: The first is what the others are compared with.
+        console: Where to print; bold is left out where it is no terminal.
+    """
+    table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, collapse_padding=True)
+    table.add_column("", overflow="fold")
+    for head in _HEADS:
+        table.add_column(head, justify="right", no_wrap=True)
+    columns = [_cells([row.metrics for row in rows], measure) for measure in _MEASURES]
+    for i, row in enumerate(rows):
+        *metrics, right, wrong = (column[i] for column in columns)
+        table.add_row(Text(row.name), *metrics, Text.assemble(right, "/", wrong), *_costs(row.cost, rows[0].cost))
+    natural = Measurement.get(console, console.options.update(width=10**4), table).maximum
+    table.width = min(natural, max(console.width, _WIDTH))
+    console.print(table, crop=False)
+
+
+def as_json(rows: Sequence[Row]) -> list[dict[str, object]]:
+    """The rows as plain lists and dicts, unrounded; None where there is no number."""
+    return [
+        {"name": row.name, "metrics": row.metrics and row.metrics.to_json(), "cost": asdict(row.cost)} for row in rows
+    ]
+
+
+def _cells(metrics: Sequence[Metrics | None], measure: _Measure) -> list[Text]:
+    """One measure of every row; the best are bold if there is more than one row to be better than."""
+    values = [None if one is None else measure.read(one) for one in metrics]
+    known = [value for value in values if value is not None and value == value]  # noqa: PLR0124 - NaN is not itself
+    best = measure.form.format(measure.better(known)) if len(known) > 1 else None
+    texts = [measure.form.format(value) if value in known else _NONE for value in values]
+    return [Text(text, style="bold" if text == best else "") for text in texts]
+
+
+def _costs(cost: Cost, first: Cost) -> tuple[str, ...]:
+    digits, prefix = _scaled(cost.bytes_on_disk)
+    ratio = f" {cost.bytes_on_disk / first.bytes_on_disk:.2f}x" if first.bytes_on_disk else ""
+    seconds = _NONE if cost.seconds is None else _duration(cost.seconds)
+    return "".join(_scaled(cost.parameters)), f"{digits} {prefix}B{ratio}", "".join(_scaled(cost.flops)), seconds
+
+
+def _scaled(number: float) -> tuple[str, str]:
+    """Three digits and a decimal prefix: 1234567 is '1.23' and 'M', 512 is '512' and ''."""
+    *prefixes, last = ("", "k", "M", "G", "T")
+    for prefix in prefixes:
+        digits = f"{number:.3g}"
+        if float(digits) < 1000:
+            return digits, prefix
+        number /= 1000
+    return f"{number:.0f}", last
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 99.95:
+        return f"{seconds:.1f}s"
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}h {minutes:02}m" if hours else f"{minutes}m {rest:02}s"

@@ -1,0 +1,189 @@
+"""What the members of an ensemble say together, and how much they doubt it (METHOD 9).
+
+Shapes: M members, B batch, K classes; N examples of a measurement. Every entropy is in nats, from 0 to ln K.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from structured_ensembles.errors import DataError, SettingsError
+from structured_ensembles.types import Combine, Prediction
+
+
+def predict_from_logits(logits: Tensor, combine: Combine = Combine.PROBABILITIES) -> Prediction:
+    """Combine the members' logits into one prediction with its uncertainty.
+
+    Everything is computed in float32 or wider, also for half-precision logits of any size. A logit of minus infinity is
+    a class that cannot be; a NaN goes through to every number of its input.
+
+    With ``Combine.PROBABILITIES`` predictive entropy = expected entropy + mutual information, where the last is never
+    negative (rounding is clamped away). With ``Combine.LOGITS`` the predictive entropy is that of the combined
+    probabilities, which are not the members' mean: ``mutual_information`` still holds predictive minus expected
+    entropy, but it is no mutual information any more. It can be truly negative, so it is then left as it comes.
+
+    Args:
+        logits: (M, B, K), the members' outputs before any softmax.
+        combine: Mean of the probabilities, or softmax of the mean logits.
+
+    Raises:
+        DataError: ``logits`` is not (M, B, K) with at least one member and one class.
+    """
+    if logits.dim() != 3 or logits.shape[0] == 0 or logits.shape[2] == 0:
+        shape = tuple(logits.shape)
+        raise DataError(f"logits of shape {shape}: pass (members, batch, classes), one member and one class at least")
+    logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
+    own = logits.softmax(dim=-1)
+    together = logits.mean(dim=0).softmax(dim=-1) if combine is Combine.LOGITS else own.mean(dim=0)
+    predictive, expected = entropy(together), entropy(own).mean(dim=0)
+    difference = predictive - expected
+    return Prediction(
+        probabilities=together,
+        predictive_entropy=predictive,
+        expected_entropy=expected,
+        mutual_information=difference if combine is Combine.LOGITS else difference.clamp_min(0),
+        votes=logits.argmax(dim=-1),
+    )
+
+
+def entropy(probabilities: Tensor) -> Tensor:
+    """Entropy in nats of distributions over the last dimension: (..., K) -> (...), float32 or wider."""
+    wide = probabilities.to(torch.promote_types(probabilities.dtype, torch.float32))
+    return torch.sum(torch.special.entr(wide), dim=-1)
+
+
+def variation_ratio(votes: Tensor, classes: int) -> Tensor:
+    """The share of members that did not vote for the most popular class.
+
+    Args:
+        votes: (M, B), each member's class, int64.
+        classes: K.
+
+    Returns:
+        (B,), from 0 (unanimous) to 1 - 1 / min(M, K), float32.
+
+    Raises:
+        DataError: ``votes`` is not (M, B), or votes for a class outside 0 ... K - 1.
+    """
+    _check_votes(votes)
+    if votes.numel() and not 0 <= int(votes.min()) <= int(votes.max()) < classes:
+        low, high = int(votes.min()), int(votes.max())
+        raise DataError(f"votes from {low} to {high}: with {classes} classes they go from 0 to {classes - 1}")
+    counts = torch.zeros(votes.shape[1], classes, device=votes.device)
+    counts.scatter_add_(1, votes.T, torch.ones_like(votes.T, dtype=counts.dtype))
+    return 1 - counts.amax(dim=1) / len(votes)
+
+
+def disagreement(votes: Tensor) -> Tensor:
+    """The share of pairs of members that vote for different classes.
+
+    Args:
+        votes: (M, B), each member's class, int64.
+
+    Returns:
+        (B,), float32; its mean is the ensemble's disagreement. Zero for a single member, which has no pair.
+
+    Raises:
+        DataError: ``votes`` is not (M, B).
+    """
+    _check_votes(votes)
+    members = len(votes)
+    different = (votes[:, None] != votes[None]).sum(dim=(0, 1))
+    return different / max(members * (members - 1), 1)
+
+
+def _check_votes(votes: Tensor) -> None:
+    if votes.dim() != 2 or len(votes) == 0:
+        raise DataError(f"votes of shape {tuple(votes.shape)}: pass (members, batch), with one member at least")
+
+
+@dataclass(frozen=True)
+class Rejection:
+    """What abstaining above an entropy threshold does; shares are from 0 to 1, NaN where there is nothing to share.
+
+    Attributes:
+        rejected_share: Rejected examples among all.
+        right_share_of_rejected: Correctly predicted examples among the rejected: the price.
+        wrong_share_of_rejected: Wrongly predicted examples among the rejected: the gain.
+        accuracy_of_kept: Correctly predicted examples among those that are kept.
+    """
+
+    rejected_share: float
+    right_share_of_rejected: float
+    wrong_share_of_rejected: float
+    accuracy_of_kept: float
+
+
+def rejection_threshold(entropies_of_correct: Tensor, gamma: float = 1.5) -> float:
+    """The predictive entropy above which to abstain: q3 + gamma (q3 - q1).
+
+    Args:
+        entropies_of_correct: (N,), predictive entropies of held-out examples that were predicted correctly, in nats.
+        gamma: How many interquartile ranges above the upper quartile are still trusted; at least 0.
+
+    Returns:
+        The threshold in nats; infinity (reject nothing) if no example was predicted correctly, for then nothing is
+        known about what a right answer looks like, and a finished training must not end in an error.
+
+    Raises:
+        SettingsError: ``gamma`` is negative or not finite.
+        DataError: An entropy is NaN or infinite.
+    """
+    if not 0 <= gamma < math.inf:
+        raise SettingsError(
+            f"gamma {gamma}: it counts interquartile ranges, pass a finite number from 0 up, such as 1.5"
+        )
+    entropies = entropies_of_correct.flatten().double()
+    _check_finite(entropies)
+    if entropies.numel() == 0:
+        return math.inf
+    q1, q3 = entropies.quantile(torch.tensor([0.25, 0.75], dtype=entropies.dtype, device=entropies.device)).tolist()
+    return float(q3 + gamma * (q3 - q1))
+
+
+def rejection_report(entropies: Tensor, correct: Tensor, threshold: float) -> Rejection:
+    """Measure what rejecting every example with an entropy ABOVE the threshold would do.
+
+    Args:
+        entropies: (N,), predictive entropies, in nats.
+        correct: (N,), bool, whether each example was predicted correctly.
+        threshold: In nats, from ``rejection_threshold``.
+
+    Raises:
+        DataError: The two differ in shape, are empty, ``correct`` is not boolean, or an entropy is not finite.
+        SettingsError: ``threshold`` is NaN.
+    """
+    _check_pairs(entropies, correct)
+    if math.isnan(threshold):
+        raise SettingsError("threshold nan: pass an entropy in nats, or infinity to reject nothing")
+    rejected = entropies > threshold
+    return Rejection(
+        rejected_share=_share(rejected),
+        right_share_of_rejected=_share(correct[rejected]),
+        wrong_share_of_rejected=_share(~correct[rejected]),
+        accuracy_of_kept=_share(correct[~rejected]),
+    )
+
+
+def _check_pairs(entropies: Tensor, correct: Tensor) -> None:
+    if entropies.dim() != 1 or entropies.shape != correct.shape or entropies.numel() == 0:
+        shapes = f"{tuple(entropies.shape)} entropies and {tuple(correct.shape)} answers"
+        raise DataError(f"{shapes}: pass one entropy and one answer per example, for one example at least")
+    if correct.dtype != torch.bool:
+        raise DataError(f"correct is {correct.dtype}: pass booleans, for example classes == labels")
+    _check_finite(entropies)
+
+
+def _check_finite(entropies: Tensor) -> None:
+    broken = int((~entropies.isfinite()).sum())
+    if broken:
+        raise DataError(f"{broken} of {entropies.numel()} entropies are NaN or infinite: look for NaN in the logits")
+
+
+def _share(those: Tensor) -> float:
+    """How many of N booleans are true, from 0 to 1; NaN if there are none."""
+    return float(those.double().mean())
