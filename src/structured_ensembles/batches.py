@@ -1,0 +1,343 @@
+"""Data in the shape that every stage wants: one map-style dataset, a stratified split, loaders in a known order.
+
+The order of a loader is a pure function of its seed and its epoch, so that a run which was killed and resumed sees
+the batches that it would have seen, and nothing here draws from the global random generator.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import (
+    ConcatDataset,
+    DataLoader,
+    Dataset,
+    IterableDataset,
+    RandomSampler,
+    Sampler,
+    SequentialSampler,
+    Subset,
+    SubsetRandomSampler,
+    TensorDataset,
+    default_collate,
+)
+
+from structured_ensembles.errors import DataError, SettingsError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Sequence
+
+_DRAW_SIZE = 256
+
+
+def derived_seed(seed: int, *path: int) -> int:
+    """A seed below 2**32 for one part of a run, for example an epoch: a pure function of the arguments.
+
+    Args:
+        seed: The seed of the run, at least 0.
+        path: Numbers at least 0 that name the part.
+
+    Raises:
+        SettingsError: If a number is negative.
+    """
+    if min(seed, *path, 0) < 0:
+        raise SettingsError(f"seed {seed} is negative: use a whole number from 0 on.")
+    return int(np.random.SeedSequence(seed, spawn_key=path).generate_state(1)[0])
+
+
+def as_dataset(source: DataLoader[Any] | Dataset[Any] | Iterable[tuple[Tensor, Tensor]]) -> Dataset[Any]:
+    """The map-style dataset of (x, y) examples behind a source of data.
+
+    A dataset is returned as it is, and a plain loader gives up its own, transforms included. Where the loader itself
+    decides what an example is (a collate function, a sampler or a batching of the user's own, an iterable dataset), and
+    for any other iterable of batches, the source is drawn ONCE into memory; whatever it draws at random stays fixed.
+
+    Args:
+        source: A loader, a dataset, or any iterable of batches of inputs (B, ...) and labels (B,).
+
+    Raises:
+        DataError: If nothing comes out, or something else than pairs of tensors of one length.
+    """
+    if isinstance(source, IterableDataset):
+        return _drawn(DataLoader(source, batch_size=_DRAW_SIZE))
+    if isinstance(source, DataLoader):
+        return _behind(source)
+    return source if isinstance(source, Dataset) else _drawn(source)
+
+
+def _behind(source: DataLoader[Any]) -> Dataset[Any]:
+    dataset, sampler = source.dataset, source.sampler
+    if isinstance(dataset, _Collated):
+        return dataset.dataset
+    plain = source.batch_size is not None and source.collate_fn is default_collate
+    if not plain or isinstance(dataset, IterableDataset):
+        return _drawn(source)
+    if isinstance(sampler, SubsetRandomSampler):
+        return Subset(dataset, list(sampler.indices))
+    whole = type(sampler) is SequentialSampler or (
+        type(sampler) is RandomSampler and _without_repeats(sampler, dataset)
+    )
+    return dataset if whole else _drawn(source)
+
+
+def _without_repeats(sampler: RandomSampler, dataset: Dataset[Any]) -> bool:
+    return not sampler.replacement and sampler.num_samples == sized(dataset)
+
+
+def _drawn(source: Iterable[tuple[Tensor, Tensor]]) -> TensorDataset:
+    # A loader takes its seeds from the global generator: lend it one, so that the draw is the same each time.
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(0)
+        batches = [_checked_batch(batch) for batch in source]
+    if not batches:
+        raise DataError("the data are empty: no batch came out. Check the path, the filter or the sampler.")
+    inputs, labels = zip(*batches, strict=True)
+    return TensorDataset(torch.cat(inputs), torch.cat(labels))
+
+
+def _checked_batch(batch: object) -> tuple[Tensor, Tensor]:
+    if not isinstance(batch, (tuple, list)) or len(batch) != 2:
+        raise DataError(f"a batch must be a pair (inputs, labels), got {_described(batch)}.")
+    inputs, labels = (torch.as_tensor(part) for part in batch)
+    if labels.ndim == 0 or inputs.ndim == 0 or len(inputs) != len(labels):
+        raise DataError(
+            f"a batch must hold as many labels as inputs, got inputs {tuple(inputs.shape)} and labels "
+            f"{tuple(labels.shape)}. Examples that are not in batches belong in a torch Dataset."
+        )
+    return inputs, labels
+
+
+def _described(value: object) -> str:
+    size = f" of {len(value)}" if isinstance(value, (tuple, list, dict)) else ""
+    return f"a {type(value).__name__}{size}"
+
+
+def labels_of(dataset: Dataset[Any]) -> Tensor:
+    """Every label of a dataset, (N,), int64.
+
+    Read without touching the inputs where the dataset allows it (tensors, subsets and concatenations, the ``targets``
+    or ``labels`` of torchvision's sets), else in one pass.
+
+    Raises:
+        DataError: If the dataset is empty, or the labels are not whole numbers from 0 on, one for each example.
+    """
+    labels = _stored_labels(dataset)
+    if labels is None:
+        labels = _labels_by_pass(dataset)
+    if len(labels) == 0:
+        raise DataError("the dataset is empty: it holds no example.")
+    _check_labels(labels)
+    return labels.to(torch.int64)
+
+
+def _stored_labels(dataset: Dataset[Any]) -> Tensor | None:
+    # An exact type: a subclass may give out something else than it stores.
+    if type(dataset) is TensorDataset and len(dataset.tensors) == 2:
+        return dataset.tensors[1]
+    if type(dataset) is Subset:
+        labels = _stored_labels(dataset.dataset)
+        return None if labels is None else labels[torch.as_tensor(list(dataset.indices), dtype=torch.int64)]
+    if type(dataset) is ConcatDataset:
+        parts = [_stored_labels(part) for part in dataset.datasets]
+        return None if any(part is None for part in parts) else torch.cat([part for part in parts if part is not None])
+    return _attribute_labels(dataset)
+
+
+def _attribute_labels(dataset: Dataset[Any]) -> Tensor | None:
+    if getattr(dataset, "target_transform", None) is not None:
+        return None
+    stored = getattr(dataset, "targets", getattr(dataset, "labels", None))
+    try:
+        labels = torch.as_tensor(stored)
+    except (TypeError, ValueError, RuntimeError):
+        return None
+    usable = not labels.is_floating_point() and labels.ndim == 1 and len(labels) == sized(dataset)
+    return labels if usable else None
+
+
+def _labels_by_pass(dataset: Dataset[Any]) -> Tensor:
+    labels = [torch.as_tensor(dataset[index][1]) for index in range(sized(dataset))]
+    if len({label.shape for label in labels}) > 1:
+        raise DataError("labels differ in shape from example to example: each must be one whole number.")
+    return torch.stack(labels)
+
+
+def _check_labels(labels: Tensor) -> None:
+    if labels.ndim != 1:
+        raise DataError(
+            f"a label must be one whole number, got labels of shape {tuple(labels.shape)}: "
+            "turn one-hot rows into numbers with argmax(1), and a column into a row with squeeze(1)."
+        )
+    if labels.is_floating_point() or labels.is_complex() or labels.dtype == torch.bool:
+        raise DataError(f"labels must be whole numbers from 0 on, got {labels.dtype}: convert them with .long().")
+    if int(labels.min()) < 0:
+        first = int((labels < 0).nonzero()[0])
+        raise DataError(
+            f"labels must be whole numbers from 0 on, got {int(labels[first])} at example {first}: "
+            "number the classes 0 ... K-1 and leave out examples without a class."
+        )
+
+
+def split_held_out(dataset: Dataset[Any], share: float, seed: int) -> tuple[Subset[Any], Subset[Any]]:
+    """Divide a dataset into what is trained on and what is held out, class by class.
+
+    Every class keeps at least one example to train on, and at least one example is held out in all.
+
+    Args:
+        dataset: N labelled examples.
+        share: About what share of each class is held out, in (0, 1).
+        seed: Which examples those are.
+
+    Returns:
+        The training subset and the held-out one, each in the dataset's own order.
+
+    Raises:
+        SettingsError: If ``share`` is outside (0, 1), or the seed is negative.
+        DataError: If no class has two examples, or a label is no class.
+    """
+    if not 0 < share < 1:
+        raise SettingsError(f"held-out share {share} is outside (0, 1): 0.1 holds out a tenth of the training data.")
+    labels = labels_of(dataset)
+    counts = torch.bincount(labels)
+    quotas = _held_out_counts(counts, share)
+    if int(quotas.sum()) == 0:
+        raise DataError(
+            f"{len(labels)} examples are too few to hold any out: at least one class needs two, "
+            "one to train on and one to hold out."
+        )
+    held_out = _place_in_class(labels, counts, seed) < quotas[labels]
+    train, kept_back = (mask.nonzero().flatten().tolist() for mask in (~held_out, held_out))
+    return Subset(dataset, train), Subset(dataset, kept_back)
+
+
+def _held_out_counts(counts: Tensor, share: float) -> Tensor:
+    """How many of each class are held out: its share rounded down, the rest of the total where most is missing."""
+    wanted = counts.to(torch.float64) * share
+    limit = (counts - 1).clamp(min=0)
+    taken = torch.minimum(wanted.floor().to(torch.int64), limit)
+    missing = max(1, round(float(wanted.sum()))) - int(taken.sum())
+    neediest = torch.argsort(wanted - taken, descending=True, stable=True)
+    neediest = neediest[taken[neediest] < limit[neediest]]
+    taken[neediest[: max(missing, 0)]] += 1
+    return taken
+
+
+def _place_in_class(labels: Tensor, counts: Tensor, seed: int) -> Tensor:
+    """(N,), the place of each example among those of its class, in a random order."""
+    generator = torch.Generator().manual_seed(derived_seed(seed))
+    order = torch.randperm(len(labels), generator=generator)
+    order = order[torch.argsort(labels[order], stable=True)]
+    first = counts.cumsum(0) - counts
+    places = torch.empty_like(order)
+    places[order] = torch.arange(len(labels)) - first[labels[order]]
+    return places
+
+
+class EpochBatches(Sampler[list[int]]):
+    """Batches of indices whose order is a pure function of (seed, epoch).
+
+    It never advances by itself: iterated twice, it gives the same order twice. Lightning calls ``set_epoch`` at the
+    start of each epoch; other loops call this module's.
+
+    The last batch may be smaller, but a last batch of ONE is joined to the one before, because batch normalisation
+    cannot be trained on a single example.
+    """
+
+    def __init__(self, examples: int, batch_size: int, seed: int, *, shuffle: bool, generator: torch.Generator) -> None:
+        self.examples, self.batch_size, self.seed, self.shuffle = examples, batch_size, seed, shuffle
+        self.generator = generator
+        self.set_epoch(0)
+
+    def set_epoch(self, epoch: int) -> None:
+        """Choose the epoch, counted from 0, of the next iteration."""
+        self.epoch = epoch
+        # The loader seeds its workers from the generator that it shares with this sampler.
+        self.generator.manual_seed(derived_seed(self.seed, epoch, 1))
+
+    def __len__(self) -> int:
+        full, rest = divmod(self.examples, self.batch_size)
+        return full + (rest > 1 or (rest == 1 and full == 0))
+
+    def __iter__(self) -> Iterator[list[int]]:
+        order = self._order().tolist()
+        for batch in range(len(self)):
+            stop = None if batch == len(self) - 1 else (batch + 1) * self.batch_size
+            yield order[batch * self.batch_size : stop]
+
+    def _order(self) -> Tensor:
+        if not self.shuffle:
+            return torch.arange(self.examples)
+        generator = torch.Generator().manual_seed(derived_seed(self.seed, self.epoch))
+        return torch.randperm(self.examples, generator=generator)
+
+
+class _Collated(Dataset[tuple[Tensor, Tensor]]):
+    """A dataset that is indexed by lists and gives whole batches: tensors are indexed once, not once an example."""
+
+    def __init__(self, dataset: Dataset[Any]) -> None:
+        self.dataset = dataset
+
+    def __getitem__(self, indices: Sequence[int]) -> tuple[Tensor, Tensor]:
+        return _gather(self.dataset, indices)
+
+
+def _gather(dataset: Dataset[Any], indices: Sequence[int]) -> tuple[Tensor, Tensor]:
+    if type(dataset) is TensorDataset:
+        inputs, labels = (tensor[indices] for tensor in dataset.tensors)
+        return inputs, labels
+    if type(dataset) is Subset:
+        return _gather(dataset.dataset, [dataset.indices[index] for index in indices])
+    inputs, labels = default_collate([dataset[index] for index in indices])
+    return inputs, labels
+
+
+def loader(
+    dataset: Dataset[Any], batch_size: int, seed: int, *, shuffle: bool = True, num_workers: int = 0
+) -> DataLoader[tuple[Tensor, Tensor]]:
+    """Batches of a map-style dataset; see `EpochBatches` for their order and for the last one.
+
+    ``sampler`` deals in whole batches, so the loader's own ``batch_size`` is None.
+
+    Args:
+        dataset: N examples (x, y).
+        batch_size: B, at least 1.
+        seed: Of the order, and of the workers.
+        shuffle: Whether the order changes from epoch to epoch; else it is the dataset's own.
+        num_workers: Processes that read the data; 0 reads them in this one.
+
+    Raises:
+        SettingsError: If a number is below its limit.
+        DataError: If the dataset is empty, or has no length.
+    """
+    if batch_size < 1 or num_workers < 0:
+        raise SettingsError(f"batch_size {batch_size} must be at least 1, num_workers {num_workers} at least 0.")
+    generator = torch.Generator()
+    batches = EpochBatches(sized(dataset), batch_size, seed, shuffle=shuffle, generator=generator)
+    return DataLoader(
+        _Collated(dataset), batch_size=None, sampler=batches, generator=generator, num_workers=num_workers
+    )
+
+
+def set_epoch(batches: DataLoader[Any], epoch: int) -> None:
+    """Choose the epoch, counted from 0, whose order the next iteration of a loader of this module has."""
+    if isinstance(batches.sampler, EpochBatches):
+        batches.sampler.set_epoch(epoch)
+
+
+def sized(dataset: Dataset[Any], name: str = "dataset") -> int:
+    """How many examples a map-style dataset holds.
+
+    Raises:
+        DataError: If it is empty, or has no length.
+    """
+    if isinstance(dataset, IterableDataset) or not isinstance(dataset, Dataset):
+        raise DataError(
+            f"the {name} is a {type(dataset).__name__}, not a map-style dataset: pass it to as_dataset first."
+        )
+    length = len(dataset)  # type: ignore[arg-type]  # torch leaves __len__ out of Dataset on purpose
+    if length == 0:
+        raise DataError(f"the {name} is empty: it holds no example.")
+    return length
