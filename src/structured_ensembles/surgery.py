@@ -29,7 +29,12 @@ def is_convolution(module: nn.Module) -> bool:
 
 def is_grouped(module: nn.Module) -> bool:
     """Whether ``module`` is a grouped (or depthwise) convolution: its inputs and outputs live or die together."""
-    return isinstance(module, _ConvNd) and module.groups > 1
+    return convolution_groups(module) > 1
+
+
+def convolution_groups(module: nn.Module) -> int:
+    """Into how many groups a convolution divides its channels; 1 for anything else."""
+    return module.groups if isinstance(module, _ConvNd) else 1
 
 
 def is_layer(module: nn.Module) -> bool:

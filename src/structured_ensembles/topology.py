@@ -1,7 +1,7 @@
 """Which channels of a network may be scaled and cut, and what is tied to what.
 
-The only file that knows the dependency-graph library (torch-pruning). What the library says is a proposal: every group is
-cut out of a copy of the network with random weights, run, and compared with the same channels zeroed. Groups that
+The only file that knows the dependency-graph library (torch-pruning). What the library says is a proposal: every group
+is cut out of a copy of the network with random weights, run, and compared with the same channels zeroed. Groups that
 fail are left out with a notice.
 """
 
@@ -10,9 +10,10 @@ from __future__ import annotations
 import copy
 import sys
 import time
+import traceback
 import warnings
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from itertools import groupby
@@ -40,24 +41,24 @@ def find(network: nn.Module, example: Tensor, *, scope: Scope = Scope.COUPLED, s
         seconds: How long the dependency graph may take.
 
     Raises:
-        NetworkError: The network fails on the example, its output is not (B, K), it uses a module or a parameter twice, it
-            has a reparametrised weight, its graph is not ready in time, or nothing in it can be cut.
+        NetworkError: The network fails on the example, its output is not (B, K), it uses a module or a parameter twice,
+            it has a reparametrised weight, its graph is not ready in time, or nothing in it can be cut.
     """
     example = example[:2].detach().cpu().to(torch.float64 if example.is_floating_point() else example.dtype)
     probe = _probe(network)
     order, classes = _run_once(probe, example)
-    graph = _graph(probe, example, seconds)
-    groups, notices = _propose(graph, probe, order)
+    groups, notices = _candidates(probe, example, order, seconds)
     groups = [group for group in groups if scope is Scope.COUPLED or group.private]
     groups, failures = _verified(probe, example, groups)
     if not groups:
         reasons = " ".join((*notices, *failures)) or "It has no hidden convolution or Linear layer."
         msg = f"nothing in this network can be scaled (scope {scope}). {reasons}"
         raise NetworkError(msg)
-    return Topology(tuple(groups), classes, tuple((*notices, *failures)) if scope is Scope.COUPLED else tuple(failures))
+    left_out = (*notices, *failures) if scope is Scope.COUPLED else tuple(failures)
+    return Topology(tuple(groups), classes, left_out)
 
 
-# --- the probe: a copy with random weights -----------------------------------------------------------------------------
+# --- the probe: a copy with random weights --------------------------------------------------------------------------
 
 
 def _probe(network: nn.Module) -> nn.Module:
@@ -82,7 +83,7 @@ def _refuse_unsupported(network: nn.Module) -> None:
     for name, module in network.named_modules():
         old_norm = hasattr(module, "weight_g") or hasattr(module, "weight_orig")
         if parametrize.is_parametrized(module) or old_norm:
-            msg = f"layer {name!r} has a reparametrised weight (weight or spectral norm): remove the parametrisation first"
+            msg = f"layer {name!r} has a reparametrised weight (weight or spectral norm): remove it first"
             raise NetworkError(msg)
         if isinstance(module, nn.modules.lazy.LazyModuleMixin) and module.has_uninitialized_params():  # type: ignore[misc]
             msg = f"layer {name!r} is lazy and has no weights yet: run the network once on an example input first"
@@ -91,7 +92,7 @@ def _refuse_unsupported(network: nn.Module) -> None:
     for name, parameter in network.named_parameters(remove_duplicate=False):
         first = seen.setdefault(id(parameter), name)
         if first != name:
-            msg = f"parameters {first!r} and {name!r} are the same tensor: shared weights cannot be cut; give each its own"
+            msg = f"parameters {first!r} and {name!r} are one tensor: shared weights cannot be cut"
             raise NetworkError(msg)
 
 
@@ -127,7 +128,7 @@ def _first_line(error: BaseException) -> str:
     return (str(error).splitlines() or [type(error).__name__])[0]
 
 
-# --- the dependency graph ----------------------------------------------------------------------------------------------
+# --- the dependency graph -------------------------------------------------------------------------------------------
 
 
 @contextmanager
@@ -151,24 +152,59 @@ def _deadline(seconds: float) -> Iterator[None]:
         sys.setprofile(previous)
 
 
-def _graph(probe: nn.Module, example: Tensor, seconds: float) -> Any:  # noqa: ANN401 (the library has no types)
+def _candidates(
+    probe: nn.Module, example: Tensor, order: Sequence[str], seconds: float
+) -> tuple[list[Group], list[str]]:
+    """The groups that the library proposes, in time, and why some channels belong to none."""
     import torch_pruning
 
     try:
-        with warnings.catch_warnings(), _deadline(seconds):
+        with warnings.catch_warnings(), _deadline(seconds), torch.enable_grad():
             warnings.simplefilter("ignore")
-            with torch.enable_grad():
-                return torch_pruning.DependencyGraph().build_dependency(probe, (example,), verbose=False)
+            graph = torch_pruning.DependencyGraph().build_dependency(probe, (example,), verbose=False)
+            return _propose(graph, probe, order)
     except TimeoutError as error:
-        msg = f"the dependency graph of {type(probe).__name__} was not ready within {seconds:g} s: allow more with seconds=..."
+        msg = (
+            f"the dependency graph of {type(probe).__name__} was not ready within {seconds:g} s "
+            f"(it was {_blamed(error, probe)}): allow more time, or take another network"
+        )
         raise NetworkError(msg) from error
     except Exception as error:
         reason = f"{type(error).__name__}: {_first_line(error)}"
-        msg = f"the dependency graph of {type(probe).__name__} cannot be built ({reason}): its operations are not supported"
+        kind = type(probe).__name__
+        msg = f"the dependency graph of {kind} cannot be built: it fails {_blamed(error, probe)} ({reason})"
         raise NetworkError(msg) from error
 
 
-# --- from the library's groups to ours ---------------------------------------------------------------------------------
+def _blamed(error: BaseException, probe: nn.Module) -> str:
+    """The layer that the library or this file was at when it stopped, read from the innermost frame that knows one."""
+    from torch_pruning.dependency import Node
+
+    names = {module: key for key, module in probe.named_modules()}
+    for frame, _ in reversed(list(traceback.walk_tb(error.__traceback__))):
+        if frame.f_code is _propose.__code__ and "name" in frame.f_locals:
+            return f"at layer {frame.f_locals['name']!r}"
+        for value in frame.f_locals.values():
+            if isinstance(value, Node) and (name := _nearest(value, names)):
+                return f"near layer {name!r}"
+    return "before the first layer"
+
+
+def _nearest(node: Any, names: Mapping[nn.Module, str]) -> str | None:  # noqa: ANN401
+    """The name of the first module found going back from a node of the graph."""
+    pending, seen = [node], set()
+    while pending:
+        at = pending.pop(0)
+        if at in seen:
+            continue
+        seen.add(at)
+        if isinstance(at.module, nn.Module) and at.module in names:
+            return names[at.module]
+        pending += at.inputs
+    return None
+
+
+# --- from the library's groups to ours ------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -240,7 +276,7 @@ def _join(probe: nn.Module, parts: list[tuple[list[Cut], int]]) -> tuple[list[Cu
     """One group out of several, with as many channels as its coarsest grouped convolution has groups."""
     cuts = [cut for part, _ in parts for cut in part]
     grouped = {cut.module: probe.get_submodule(cut.module) for cut in cuts}
-    units = [int(module.groups) for module in grouped.values() if surgery.is_grouped(module)]
+    units = [surgery.convolution_groups(module) for module in grouped.values() if surgery.is_grouped(module)]
     channels = min([*units, *(count for _, count in parts)])
     if any(count % channels for count in (*units, *(count for _, count in parts))):
         raise _Refusal("its grouped convolutions have numbers of groups that do not divide each other")
@@ -258,6 +294,8 @@ def _library_group(graph: Any, probe: nn.Module, name: str, side: Side) -> tuple
     prune = pruner.prune_out_channels if side is Side.OUT else pruner.prune_in_channels
     try:
         items = list(graph.get_pruning_group(module, prune, list(range(channels))))
+    except TimeoutError:
+        raise
     except Exception as error:
         raise _Refusal(f"the library fails on it ({type(error).__name__}: {_first_line(error)})") from error
     names = {module: key for key, module in probe.named_modules()}
@@ -278,7 +316,7 @@ def _library_group(graph: Any, probe: nn.Module, name: str, side: Side) -> tuple
 
 
 def _layout(module: str, side: Side, index: list[int], roots: list[int], channels: int) -> list[Cut]:
-    """The cuts that put channel ``roots[i]`` at position ``index[i]``: one for every contiguous stretch of positions."""
+    """The cuts that put channel ``roots[i]`` at position ``index[i]``: one for every stretch of positions."""
     at = sorted(set(zip(index, roots, strict=True)))
     stretches = [list(part) for _, part in groupby(enumerate(at), key=lambda pair: pair[1][0] - pair[0])]
     cuts = []
@@ -309,7 +347,7 @@ def _after_norm(graph: Any, probe: nn.Module, producers: list[Cut], cuts: list[C
     return tuple(sites)
 
 
-def _first_norms(node: Any, names: dict[nn.Module, str], norms: set[str]) -> tuple[set[str], bool]:  # noqa: ANN401
+def _first_norms(node: Any, names: Mapping[nn.Module, str], norms: set[str]) -> tuple[set[str], bool]:  # noqa: ANN401
     """Follow a node's outputs up to the first normalisation or layer on each path."""
     reached: set[str] = set()
     bare = False
@@ -330,7 +368,7 @@ def _first_norms(node: Any, names: dict[nn.Module, str], norms: set[str]) -> tup
     return reached, bare
 
 
-# --- verification ------------------------------------------------------------------------------------------------------
+# --- verification ---------------------------------------------------------------------------------------------------
 
 
 def _verified(probe: nn.Module, example: Tensor, groups: list[Group]) -> tuple[list[Group], list[str]]:
@@ -358,7 +396,8 @@ def _problem(probe: nn.Module, example: Tensor, groups: list[Group]) -> str | No
     """What goes wrong when half of every group's channels are cut; None if nothing does."""
     generator = torch.Generator().manual_seed(0)
     channels = {
-        group.name: torch.randperm(group.channels, generator=generator)[: group.channels // 2].sort().values for group in groups
+        group.name: torch.randperm(group.channels, generator=generator)[: group.channels // 2].sort().values
+        for group in groups
     }
     try:
         with torch.no_grad():
@@ -372,5 +411,3 @@ def _problem(probe: nn.Module, example: Tensor, groups: list[Group]) -> str | No
     limit = TOLERANCE * max(1.0, float(expected.abs().max()))
     difference = float((smaller - expected).abs().max())
     return None if difference <= limit else f"cutting them is not the same as zeroing them (off by {difference:.2g})"
-
-
