@@ -18,8 +18,9 @@ from torch.utils.data import (
     default_collate,
 )
 
-from structured_ensembles.batches import as_dataset, derived_seed, labels_of, loader, set_epoch, sized, split_held_out
+from structured_ensembles.batches import as_dataset, labels_of, loader, set_epoch, sized, split_held_out
 from structured_ensembles.errors import DataError, SettingsError
+from structured_ensembles.seeding import derived_seed
 
 
 def tensors(count=10, classes=3):

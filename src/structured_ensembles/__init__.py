@@ -1,1 +1,56 @@
-"""Turn one untrained neural network into an ensemble of small sub-networks."""
+"""Turn one untrained neural network into an ensemble of small sub-networks that knows when it does not know."""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from structured_ensembles.ensemble import StructuredEnsemble
+    from structured_ensembles.errors import StructensError
+    from structured_ensembles.methods import DeepEnsemble, SingleNetwork
+    from structured_ensembles.networks import NetworkSpec
+    from structured_ensembles.prediction import Ensemble
+    from structured_ensembles.presets import Preset, Settings, settings
+    from structured_ensembles.sizes import Budget
+    from structured_ensembles.types import Prediction
+
+__all__ = [
+    "Budget",
+    "DeepEnsemble",
+    "Ensemble",
+    "NetworkSpec",
+    "Prediction",
+    "Preset",
+    "Settings",
+    "SingleNetwork",
+    "StructensError",
+    "StructuredEnsemble",
+    "settings",
+]
+
+_HOMES = {
+    "Budget": "sizes",
+    "DeepEnsemble": "methods",
+    "Ensemble": "prediction",
+    "NetworkSpec": "networks",
+    "Prediction": "types",
+    "Preset": "presets",
+    "Settings": "presets",
+    "SingleNetwork": "methods",
+    "StructensError": "errors",
+    "StructuredEnsemble": "ensemble",
+    "settings": "presets",
+}
+
+
+def __getattr__(name: str) -> Any:  # noqa: ANN401 (whatever the name stands for)
+    """Import a public name when it is first asked for: the command's help needs no torch."""
+    if name not in _HOMES:
+        msg = f"module {__name__!r} has no attribute {name!r}"
+        raise AttributeError(msg)
+    return getattr(importlib.import_module(f"{__name__}.{_HOMES[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

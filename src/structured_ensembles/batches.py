@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import (
@@ -26,26 +25,12 @@ from torch.utils.data import (
 )
 
 from structured_ensembles.errors import DataError, SettingsError
+from structured_ensembles.seeding import derived_seed
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
 _DRAW_SIZE = 256
-
-
-def derived_seed(seed: int, *path: int) -> int:
-    """A seed below 2**32 for one part of a run, for example an epoch: a pure function of the arguments.
-
-    Args:
-        seed: The seed of the run, at least 0.
-        path: Numbers at least 0 that name the part.
-
-    Raises:
-        SettingsError: If a number is negative.
-    """
-    if min(seed, *path, 0) < 0:
-        raise SettingsError(f"seed {seed} is negative: use a whole number from 0 on.")
-    return int(np.random.SeedSequence(seed, spawn_key=path).generate_state(1)[0])
 
 
 def as_dataset(source: DataLoader[Any] | Dataset[Any] | Iterable[tuple[Tensor, Tensor]]) -> Dataset[Any]:
@@ -290,7 +275,8 @@ def _gather(dataset: Dataset[Any], indices: Sequence[int]) -> tuple[Tensor, Tens
         return inputs, labels
     if type(dataset) is Subset:
         return _gather(dataset.dataset, [dataset.indices[index] for index in indices])
-    inputs, labels = default_collate([dataset[index] for index in indices])
+    many = getattr(dataset, "__getitems__", None)  # the protocol of PyTorch's own fetcher
+    inputs, labels = default_collate(many(indices) if many else [dataset[index] for index in indices])
     return inputs, labels
 
 

@@ -27,8 +27,8 @@ from structured_ensembles import surgery
 from structured_ensembles.errors import NetworkError
 from structured_ensembles.types import Cut, Group, Placement, Scope, Side, Topology
 
-TOLERANCE = 1e-7
-"""Largest difference, relative to the largest output, between a cut and a zeroed network in float64."""
+TOLERANCE = {torch.float64: 1e-6, torch.float32: 1e-3}
+"""Largest difference between a cut and a zeroed network, relative to what the zeroing changed, by precision."""
 
 
 def find(network: nn.Module, example: Tensor, *, scope: Scope = Scope.COUPLED, seconds: float = 60.0) -> Topology:
@@ -38,94 +38,24 @@ def find(network: nn.Module, example: Tensor, *, scope: Scope = Scope.COUPLED, s
         network: Any classifier; it is left as it is.
         example: Inputs (B, ...) that it takes; at most two of them are used.
         scope: Private channels only (published), or also coupled ones.
-        seconds: How long the dependency graph may take.
+        seconds: How long the dependency graph may take. Under a profiler, which needs the same place in the
+            interpreter, there is no limit.
 
     Raises:
         NetworkError: The network fails on the example, its output is not (B, K), it uses a module or a parameter twice,
             it has a reparametrised weight, its graph is not ready in time, or nothing in it can be cut.
     """
-    example = example[:2].detach().cpu().to(torch.float64 if example.is_floating_point() else example.dtype)
-    probe = _probe(network)
-    order, classes = _run_once(probe, example)
-    groups, notices = _candidates(probe, example, order, seconds)
-    groups = [group for group in groups if scope is Scope.COUPLED or group.private]
-    groups, failures = _verified(probe, example, groups)
+    with torch.random.fork_rng(devices=[]):
+        probe = _probe.make(network, example)
+        groups, notices = _candidates(probe, seconds)
+        groups = [group for group in groups if scope is Scope.COUPLED or group.private]
+        groups, failures = _verified(probe, groups)
     if not groups:
         reasons = " ".join((*notices, *failures)) or "It has no hidden convolution or Linear layer."
         msg = f"nothing in this network can be scaled (scope {scope}). {reasons}"
         raise NetworkError(msg)
     left_out = (*notices, *failures) if scope is Scope.COUPLED else tuple(failures)
-    return Topology(tuple(groups), classes, left_out)
-
-
-# --- the probe: a copy with random weights --------------------------------------------------------------------------
-
-
-def _probe(network: nn.Module) -> nn.Module:
-    """A float64 copy on the CPU with random weights: networks that start with zeros would hide what depends on what."""
-    _refuse_unsupported(network)
-    probe = copy.deepcopy(network).to("cpu", torch.float64).eval().requires_grad_(requires_grad=True)
-    generator = torch.Generator().manual_seed(0)
-    with torch.no_grad():
-        for parameter in probe.parameters():
-            noise = torch.randn(parameter.shape, generator=generator, dtype=torch.float64)
-            fan_in = max(1, parameter[0].numel()) if parameter.dim() else 1
-            parameter.copy_(noise / fan_in**0.5 if parameter.dim() > 1 else 1 + noise.clamp(-2, 2) / 4)
-        for module in probe.modules():
-            if isinstance(module, nn.modules.batchnorm._NormBase) and module.running_mean is not None:
-                module.running_mean.uniform_(-0.5, 0.5, generator=generator)
-                torch.nn.init.uniform_(module.running_var, 0.5, 1.5, generator=generator)  # type: ignore[arg-type]
-    return probe
-
-
-def _refuse_unsupported(network: nn.Module) -> None:
-    """Refuse what cannot be cut safely, naming the module."""
-    for name, module in network.named_modules():
-        old_norm = hasattr(module, "weight_g") or hasattr(module, "weight_orig")
-        if parametrize.is_parametrized(module) or old_norm:
-            msg = f"layer {name!r} has a reparametrised weight (weight or spectral norm): remove it first"
-            raise NetworkError(msg)
-        if isinstance(module, nn.modules.lazy.LazyModuleMixin) and module.has_uninitialized_params():  # type: ignore[misc]
-            msg = f"layer {name!r} is lazy and has no weights yet: run the network once on an example input first"
-            raise NetworkError(msg)
-    seen: dict[int, str] = {}
-    for name, parameter in network.named_parameters(remove_duplicate=False):
-        first = seen.setdefault(id(parameter), name)
-        if first != name:
-            msg = f"parameters {first!r} and {name!r} are one tensor: shared weights cannot be cut"
-            raise NetworkError(msg)
-
-
-def _run_once(probe: nn.Module, example: Tensor) -> tuple[list[str], int]:
-    """The names of the modules with parameters in the order of their calls, and the number of classes."""
-    calls: Counter[str] = Counter()
-    hooks = [
-        module.register_forward_hook(lambda *_, name=name: calls.update([name]))
-        for name, module in probe.named_modules()
-        if any(True for _ in module.parameters(recurse=False))
-    ]
-    try:
-        with torch.no_grad():
-            output = probe(example)
-    except Exception as error:
-        msg = f"the network fails on an example input of shape {tuple(example.shape)}: {_first_line(error)}"
-        raise NetworkError(msg) from error
-    finally:
-        for hook in hooks:
-            hook.remove()
-    if not isinstance(output, Tensor) or output.dim() != 2 or len(output) != len(example):
-        got = tuple(output.shape) if isinstance(output, Tensor) else type(output).__name__
-        msg = f"the network's output must be logits of shape (B, K) = ({len(example)}, K), but is {got}"
-        raise NetworkError(msg)
-    twice = [name for name, count in calls.items() if count > 1]
-    if twice:
-        msg = f"module {twice[0]!r} is used {calls[twice[0]]} times in one pass: give each use a module of its own"
-        raise NetworkError(msg)
-    return list(calls), output.shape[1]
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0]
+    return Topology(tuple(groups), probe.output.shape[1], left_out)
 
 
 # --- the dependency graph -------------------------------------------------------------------------------------------

@@ -15,8 +15,9 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from structured_ensembles.augmentation import Augmentation, check_images
-from structured_ensembles.batches import derived_seed, sized
+from structured_ensembles.batches import sized
 from structured_ensembles.errors import DataError, NetworkError, SettingsError, unknown
+from structured_ensembles.seeding import derived_seed
 from structured_ensembles.types import Choice
 
 if TYPE_CHECKING:

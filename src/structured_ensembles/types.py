@@ -8,10 +8,15 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from enum import Enum
-from typing import TypeAlias
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
 import torch
 from torch import Tensor, nn
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from typing_extensions import Self
 
 Architecture: TypeAlias = Callable[[], nn.Module]
 """A factory of freshly initialised networks: a module class without arguments, or any function."""
@@ -120,6 +125,11 @@ class Topology:
         """C by group name."""
         return {group.name: group.channels for group in self.groups}
 
+    @property
+    def whole(self) -> Channels:
+        """The channels of a member that keeps everything."""
+        return {group.name: torch.arange(group.channels) for group in self.groups}
+
 
 class Combine(Choice):
     """How the members' outputs become one prediction (METHOD 9)."""
@@ -152,3 +162,26 @@ class Prediction:
     def classes(self) -> Tensor:
         """(B,), the most probable class, int64."""
         return self.probabilities.argmax(dim=-1)
+
+
+class Method(Protocol):
+    """Anything that is fitted to labelled examples and then predicts with its uncertainty.
+
+    ``size`` has the attributes parameters, bytes (of the file that ``save`` writes) and flops (for one input).
+    """
+
+    def fit(self, train: Batches, held_out: Batches | None = None, *, seed: int = 0) -> Self:
+        """Learn from batches; ``held_out`` chooses the best epoch."""
+        ...
+
+    def predict(self, inputs: Tensor) -> Prediction:
+        """Answer B inputs."""
+        ...
+
+    def size(self) -> Any:  # noqa: ANN401 (a record of three numbers)
+        """What it costs."""
+        ...
+
+    def save(self, path: str | Path) -> None:
+        """Write it to one file."""
+        ...

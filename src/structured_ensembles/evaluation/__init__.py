@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from .cost import Cost, buffers, flops, parameters
+from structured_ensembles.sizes import buffers, flops, parameters
+
+from .cost import Cost
 from .metrics import Metrics, Reliability, accuracy, brier, ece, measure, nll, reliability
 from .table import Row, as_json, render
 

@@ -1,0 +1,141 @@
+"""A copy of a network that topology may take apart: random weights, evaluation mode, on the CPU."""
+
+from __future__ import annotations
+
+import copy
+from collections import Counter
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _NormBase
+from torch.nn.modules.lazy import LazyModuleMixin
+from torch.nn.utils import parametrize
+
+from structured_ensembles.errors import NetworkError
+
+
+@dataclass(frozen=True)
+class Probe:
+    """A copy of a network, and what it did with the example.
+
+    Attributes:
+        network: The copy.
+        example: At most two inputs (B, ...), in the copy's precision.
+        calls: Names of the modules with parameters of their own, in the order of their calls.
+        output: (B, K).
+    """
+
+    network: nn.Module
+    example: Tensor
+    calls: tuple[str, ...]
+    output: Tensor
+
+
+def make(network: nn.Module, example: Tensor) -> Probe:
+    """Copy a network, in float64 unless its forward pass insists on float32, and run the copy once.
+
+    Raises:
+        NetworkError: It cannot be copied, run on the example or cut safely.
+    """
+    _refuse_unsupported(network)
+    if example.dim() == 0 or len(example) == 0:
+        raise NetworkError(f"the example must hold at least one input, (B, ...), but its shape is {_shape(example)}")
+    try:
+        return _run(network, example[:2], torch.float64)
+    except NetworkError:
+        return _run(network, example[:2], torch.float32)
+
+
+def first_line(error: BaseException) -> str:
+    """What a message can show of another library's error."""
+    return (str(error).splitlines() or [type(error).__name__])[0]
+
+
+def _refuse_unsupported(network: nn.Module) -> None:
+    """Refuse what cannot be cut safely, naming the module."""
+    for name, module in network.named_modules():
+        old = hasattr(module, "weight_g") or hasattr(module, "weight_orig")
+        if parametrize.is_parametrized(module) or old:
+            msg = f"layer {name!r} has a reparametrised weight (weight norm, spectral norm or pruning): remove it first"
+            raise NetworkError(msg)
+        if isinstance(module, LazyModuleMixin) and module.has_uninitialized_params():  # type: ignore[misc]
+            msg = f"layer {name!r} is lazy and has no weights yet: run the network once on an example input first"
+            raise NetworkError(msg)
+    seen: dict[int, str] = {}
+    for name, parameter in network.named_parameters(remove_duplicate=False):
+        first = seen.setdefault(id(parameter), name)
+        if first != name:
+            msg = f"parameters {first!r} and {name!r} are one tensor: shared weights cannot be cut"
+            raise NetworkError(msg)
+
+
+def _run(network: nn.Module, example: Tensor, dtype: torch.dtype) -> Probe:
+    copied = _randomised(network, dtype)
+    example = example.detach().cpu().to(dtype if example.is_floating_point() else example.dtype)
+    calls: Counter[str] = Counter()
+    hooks = [
+        module.register_forward_hook(lambda *_, name=name: calls.update([name]))
+        for name, module in copied.named_modules()
+        if any(True for _ in module.parameters(recurse=False))
+    ]
+    try:
+        with torch.no_grad():
+            output = copied(example)
+    except Exception as error:
+        msg = f"the network fails on an example input of shape {_shape(example)}: {first_line(error)}"
+        raise NetworkError(msg) from error
+    finally:
+        for hook in hooks:
+            hook.remove()
+    _refuse_output(output, len(example))
+    _refuse_reuse(calls)
+    return Probe(copied, example, tuple(calls), output)
+
+
+def _randomised(network: nn.Module, dtype: torch.dtype) -> nn.Module:
+    """A copy with random weights: networks that start with zeros would hide what depends on what."""
+    generator = torch.Generator().manual_seed(0)
+    # Handed to deepcopy as what it has copied already, so that the user's weights never are.
+    drawn: dict[int, object] = {
+        id(parameter): _drawn(parameter, dtype, generator)
+        for parameter in network.parameters()
+        if parameter.is_floating_point()
+    }
+    try:
+        copied = copy.deepcopy(network, drawn).to("cpu", dtype).eval()
+    except Exception as error:
+        msg = f"the network cannot be copied ({first_line(error)}): keep no computed tensors as attributes"
+        raise NetworkError(msg) from error
+    for module in copied.modules():
+        if isinstance(module, _NormBase) and module.running_mean is not None and module.running_var is not None:
+            module.running_mean.uniform_(-0.5, 0.5, generator=generator)
+            module.running_var.uniform_(0.5, 1.5, generator=generator)
+    return copied
+
+
+def _drawn(parameter: Tensor, dtype: torch.dtype, generator: torch.Generator) -> nn.Parameter:
+    """Weights that keep the size of what passes through ReLUs, biases and scales around one."""
+    values = torch.empty(parameter.shape, dtype=dtype)
+    if parameter.dim() < 2:
+        return nn.Parameter(values.uniform_(0.5, 1.5, generator=generator))
+    bound = (6 / max(1, parameter.shape[1:].numel())) ** 0.5
+    return nn.Parameter(values.uniform_(-bound, bound, generator=generator))
+
+
+def _refuse_output(output: object, batch: int) -> None:
+    if isinstance(output, Tensor) and output.dim() == 2 and len(output) == batch:
+        return
+    got = _shape(output) if isinstance(output, Tensor) else type(output).__name__
+    raise NetworkError(f"the network's output must be logits of shape (B, K) = ({batch}, K), but is {got}")
+
+
+def _refuse_reuse(calls: Counter[str]) -> None:
+    for name, count in calls.items():
+        if count > 1:
+            msg = f"module {name!r} is used {count} times in one pass: give each use a module of its own"
+            raise NetworkError(msg)
+
+
+def _shape(tensor: Tensor) -> str:
+    return str(tuple(tensor.shape))

@@ -1,0 +1,252 @@
+"""What all methods share when they are fitted: the same split, first draw, training and file."""
+
+from __future__ import annotations
+
+import copy
+import time
+from abc import abstractmethod
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias
+
+import torch
+from torch import Tensor, nn
+
+from structured_ensembles.artefact import Record
+from structured_ensembles.batches import as_dataset, labels_of, loader, split_held_out
+from structured_ensembles.errors import DataError, NetworkError, SettingsError
+from structured_ensembles.extraction import draw
+from structured_ensembles.networks import Family, NetworkSpec, build, family
+from structured_ensembles.prediction import Ensemble
+from structured_ensembles.presets import Preset, Settings, settings
+from structured_ensembles.seeding import derived_seed
+from structured_ensembles.training import Trained, train
+from structured_ensembles.uncertainty import predict_from_logits, rejection_threshold
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+    from structured_ensembles.types import Architecture, Batches, Channels, Group
+
+Base: TypeAlias = "NetworkSpec | Architecture | nn.Module"
+"""What makes the base network: its name and arguments, a factory (a class will do), or one untrained network."""
+
+_DRAW, _SPLIT, _TRAIN = 0, 1, 4
+"""The parts of a run that have seeds of their own; search and ranking have 2 and 3."""
+
+
+@dataclass(frozen=True)
+class Fold:
+    """What one fit learns from.
+
+    Attributes:
+        train: Examples (x, y) to learn from.
+        held_out: Examples that choose the best epoch.
+        example: (2, ...), inputs of the first two training examples.
+        classes: Names of the K classes.
+        seed: Of the whole fit.
+        directory: Where a stopped fit goes on from; None keeps nothing.
+    """
+
+    train: Any
+    held_out: Any
+    example: Tensor
+    classes: tuple[str, ...]
+    seed: int
+    directory: Path | None
+
+    def folder(self, name: str) -> Path | None:
+        """Where a part of the fit keeps its state."""
+        return None if self.directory is None else self.directory / name
+
+
+@dataclass(frozen=True)
+class Built:
+    """What a method made.
+
+    Attributes:
+        trained: The members, trained.
+        groups: Groups of the base's topology, if members were cut from it.
+        channels: The channels that each member kept, in the same order.
+    """
+
+    trained: Sequence[Trained]
+    groups: tuple[Group, ...] = ()
+    channels: tuple[Channels, ...] = ()
+
+
+class Fittable(Ensemble):
+    """An ensemble that can be fitted; each method says how its members come about.
+
+    Args:
+        base: What makes the base network.
+        members: M, at least 1.
+        settings: How; None takes the default preset for the network's family.
+    """
+
+    method: ClassVar[str]
+
+    def __init__(self, base: Base, members: int = 4, settings: Settings | None = None) -> None:
+        super().__init__()
+        if not (isinstance(members, int) and members >= 1):
+            raise SettingsError(f"members {members} must be a whole number of at least 1")
+        self.count = members
+        self.settings = settings or default_settings(base)
+        self.spec = base if isinstance(base, NetworkSpec) else None
+        self.architecture = _architecture(base)
+        self.trained: Sequence[Trained] = ()
+        self.seconds = 0.0
+
+    @abstractmethod
+    def build(self, fold: Fold) -> Built:
+        """Make and train the members."""
+
+    def fit(
+        self,
+        train: Batches,
+        held_out: Batches | None = None,
+        *,
+        classes: Sequence[str] | None = None,
+        seed: int = 0,
+        directory: str | Path | None = None,
+    ) -> Self:
+        """Learn from data; the result is a function of the arguments, to the bit, on one machine.
+
+        Args:
+            train: A DataLoader, a dataset of (x, y), or batches; x as the network takes it, y a class from 0 on.
+            held_out: What chooses the best epoch; None holds out a stratified share of ``train``.
+            classes: Names of the classes; None numbers them.
+            seed: Of everything random, at least 0.
+            directory: Where to keep the state; a fit that was stopped goes on from there.
+
+        Raises:
+            DataError: The data cannot be learned from.
+            NetworkError: The network cannot be used; the message names the layer.
+            SettingsError: A setting is outside its limits; a BudgetError names the smallest possible budget.
+        """
+        start = time.monotonic()
+        fold = self._fold(train, held_out, classes, seed, None if directory is None else Path(directory))
+        built = self.build(fold)
+        self.members = nn.ModuleList([trained.network for trained in built.trained])
+        self.trained = built.trained
+        self._record = self._recorded(fold, built)
+        self.eval()
+        self._record = self._recorded(fold, built, self._threshold(fold))
+        self.seconds = time.monotonic() - start
+        return self
+
+    def draw(self, seed: int, member: int = 0) -> nn.Module:
+        """The freshly initialised base network of a member."""
+        return draw(self.architecture, derived_seed(seed, _DRAW, member))
+
+    def train_member(self, network: nn.Module, fold: Fold, member: int) -> Trained:
+        """Train one member on its own."""
+        return train(
+            network.to(device()),
+            fold.train,
+            fold.held_out,
+            self.settings.training,
+            seed=derived_seed(fold.seed, _TRAIN, member),
+            label=self.method if self.count == 1 else f"{self.method} · member {member + 1} of {self.count}",
+            directory=fold.folder(f"member-{member}"),
+        )
+
+    def _fold(
+        self, train: Batches, held_out: Batches | None, names: Sequence[str] | None, seed: int, directory: Path | None
+    ) -> Fold:
+        dataset: Any = as_dataset(train)
+        labels = labels_of(dataset)
+        example = _example(dataset)
+        classes = tuple(names) if names else tuple(str(k) for k in range(int(labels.max()) + 1))
+        _check_output(self.draw(seed), example, len(classes))
+        parts = [labels]
+        learned: Any
+        kept: Any
+        if held_out is None:
+            learned, kept = split_held_out(dataset, self.settings.held_out, derived_seed(seed, _SPLIT))
+        else:
+            learned, kept = dataset, as_dataset(held_out)
+            parts.append(labels_of(kept))
+        _check_classes(parts, len(classes))
+        return Fold(learned, kept, example, classes, seed, directory)
+
+    def _recorded(self, fold: Fold, built: Built, threshold: float | None = None) -> Record:
+        return Record(
+            method=self.method,
+            members=len(built.trained),
+            classes=fold.classes,
+            input_shape=tuple(fold.example.shape[1:]),
+            combine=self.settings.combine,
+            network=self.spec,
+            groups=built.groups,
+            channels=built.channels,
+            summary={
+                "seed": fold.seed,
+                "best_epochs": [trained.best_epoch for trained in built.trained],
+                "held_out_accuracies": [round(trained.held_out_accuracy, 4) for trained in built.trained],
+                "rejection_threshold": threshold,
+            },
+        )
+
+    def _threshold(self, fold: Fold) -> float | None:
+        """The predictive entropy above which to abstain, from the held-out examples answered right (METHOD 9)."""
+        pairs = [(self.logits(inputs), labels) for inputs, labels in loader(fold.held_out, 256, 0, shuffle=False)]
+        labels = torch.cat([labels for _, labels in pairs])
+        prediction = predict_from_logits(torch.cat([logits for logits, _ in pairs], dim=1), self.settings.combine)
+        threshold = rejection_threshold(prediction.predictive_entropy[prediction.classes.cpu() == labels])
+        return round(threshold, 6) if threshold < float("inf") else None
+
+
+def device() -> torch.device:
+    """Where fitting runs: a GPU if there is one."""
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def default_settings(base: Base) -> Settings:
+    """The default preset for a base network's family."""
+    return settings(Preset.DEFAULT, family(base.name) if isinstance(base, NetworkSpec) else Family.OTHER)
+
+
+def _architecture(base: Base) -> Architecture:
+    if isinstance(base, NetworkSpec):
+        return lambda: build(base)
+    if isinstance(base, nn.Module):
+        return lambda: copy.deepcopy(base)
+    if isinstance(base, Callable):  # type: ignore[arg-type]
+        return base
+    raise SettingsError(f"a network must be a module, its class or another factory, not {type(base).__name__}")
+
+
+def _example(dataset: Any) -> Tensor:  # noqa: ANN401 (any dataset of examples)
+    example = torch.stack([torch.as_tensor(dataset[index % len(dataset)][0]) for index in range(2)])
+    if not torch.isfinite(example).all():
+        raise DataError("the first inputs hold NaN or infinite values: clean the data first")
+    return example
+
+
+def _check_output(network: nn.Module, example: Tensor, classes: int) -> None:
+    """Refuse, before any long work, a network that cannot classify these examples."""
+    try:
+        with torch.no_grad():
+            output = network.eval()(example)
+    except Exception as error:
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        msg = f"the network fails on inputs of shape {tuple(example.shape)}: {reason}"
+        raise NetworkError(msg) from error
+    if not isinstance(output, Tensor) or output.dim() != 2 or len(output) != len(example):
+        got = tuple(output.shape) if isinstance(output, Tensor) else type(output).__name__
+        raise NetworkError(f"the network's output must be logits of shape (B, K) = ({len(example)}, K), but is {got}")
+    if output.shape[1] != classes:
+        raise DataError(
+            f"the network has {output.shape[1]} outputs but there are {classes} classes: "
+            "give it one output per class, or name the classes with classes=[...]"
+        )
+
+
+def _check_classes(parts: Sequence[Tensor], classes: int) -> None:
+    for labels in parts:
+        if int(labels.max()) >= classes:
+            raise DataError(f"label {int(labels.max())} is outside 0 ... {classes - 1}: there are {classes} classes")
+    if len(torch.unique(parts[0])) < 2:
+        raise DataError("the training data have one class only: there is nothing to tell apart")

@@ -1,0 +1,29 @@
+"""One network, trained as members are: what every ensemble has to beat."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from structured_ensembles.fitting import Built, Fittable, Fold
+
+if TYPE_CHECKING:
+    from structured_ensembles.fitting import Base
+    from structured_ensembles.presets import Settings
+
+
+class SingleNetwork(Fittable):
+    """The base network, whole.
+
+    Args:
+        base: What makes the network.
+        settings: How it is trained; None takes the default preset for its family.
+    """
+
+    method = "single"
+
+    def __init__(self, base: Base, *, settings: Settings | None = None) -> None:
+        super().__init__(base, 1, settings)
+
+    def build(self, fold: Fold) -> Built:
+        """Train it."""
+        return Built([self.train_member(self.draw(fold.seed), fold, 0)])

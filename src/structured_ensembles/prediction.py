@@ -1,0 +1,142 @@
+"""An ensemble that is ready: M networks that answer together, one file, one size."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from structured_ensembles import artefact, sizes
+from structured_ensembles.errors import SettingsError
+from structured_ensembles.uncertainty import predict_from_logits
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+    from structured_ensembles.artefact import Record
+    from structured_ensembles.types import Architecture, Combine, Prediction
+
+
+@dataclass(frozen=True)
+class Size:
+    """What an ensemble costs, all of its members together.
+
+    Attributes:
+        parameters: Elements.
+        bytes: Of its file.
+        flops: To predict one input, a multiply-add as two.
+    """
+
+    parameters: int
+    bytes: int
+    flops: int
+
+
+class Ensemble(nn.Module):
+    """M networks that answer together: an ordinary module, whatever it came from.
+
+    Args:
+        members: The networks, each mapping inputs (B, ...) to logits (B, K).
+        record: What is saved beside their tensors.
+    """
+
+    def __init__(self, members: Iterable[nn.Module] = (), record: Record | None = None) -> None:
+        super().__init__()
+        self.members = nn.ModuleList(members)
+        self._record = record
+
+    @property
+    def record(self) -> Record:
+        """What is saved beside the members' tensors.
+
+        Raises:
+            SettingsError: The ensemble has not been fitted.
+        """
+        if self._record is None:
+            raise SettingsError("this ensemble has no members yet: call fit(train_loader) first, or load one")
+        return self._record
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        """The members' logits.
+
+        Args:
+            inputs: (B, ...), as the networks take them.
+
+        Returns:
+            (M, B, K).
+        """
+        _ = self.record
+        return torch.stack([member(inputs) for member in self.members])
+
+    @torch.no_grad()
+    def predict(self, inputs: Tensor, *, combine: Combine | None = None, batch_size: int = 256) -> Prediction:
+        """The combined prediction and how sure it is, in evaluation mode.
+
+        Args:
+            inputs: (B, ...), on any device.
+            combine: How outputs are combined; None takes what the ensemble was made with.
+            batch_size: So many inputs are run at a time.
+
+        Raises:
+            SettingsError: There are no inputs, or the ensemble has not been fitted.
+        """
+        return predict_from_logits(self.logits(inputs, batch_size=batch_size), combine or self.record.combine)
+
+    @torch.no_grad()
+    def logits(self, inputs: Tensor, *, batch_size: int = 256) -> Tensor:
+        """(M, B, K): the members' logits on many inputs, batch by batch, in evaluation mode.
+
+        Args:
+            inputs: (B, ...), on any device.
+            batch_size: So many inputs are run at a time.
+        """
+        if len(inputs) == 0:
+            raise SettingsError("there is nothing to predict: 0 inputs were given")
+        first = next(self.parameters())
+        flags = [(module, module.training) for module in self.modules()]
+        self.eval()
+        try:
+            return torch.cat([self(part.to(first)) for part in torch.split(inputs, batch_size)], dim=1)
+        finally:
+            for module, training in flags:
+                module.training = training
+
+    def size(self) -> Size:
+        """What the ensemble costs, its file to the byte."""
+        first = next(self.parameters())
+        example = torch.zeros(1, *self.record.input_shape, dtype=first.dtype, device=first.device)
+        return Size(
+            parameters=sizes.parameters(self.members),
+            bytes=artefact.file_bytes([artefact.specs(member) for member in self.members], self.record),
+            flops=sum(sizes.flops(member, example) for member in self.members),
+        )
+
+    def save(self, path: str | Path, *, measurements: Mapping[str, Any] | None = None) -> None:
+        """Write the ensemble to one file.
+
+        Args:
+            path: Where to; it must not exist.
+            measurements: JSON that is stored in the summary beside what fitting left there.
+
+        Raises:
+            ArtefactError: The file exists, or the summary is too long.
+        """
+        record = replace(self.record, summary={**self.record.summary, **(measurements or {})})
+        artefact.write(Path(path), [member.state_dict() for member in self.members], record)
+
+    @staticmethod
+    def load(path: str | Path, architecture: Architecture | None = None) -> Ensemble:
+        """Read an ensemble back, in evaluation mode; nothing in the file is run.
+
+        Args:
+            path: The file.
+            architecture: Makes the base network, if that is not one that the library knows by name.
+
+        Raises:
+            ArtefactError: The file is damaged, newer than this library, or of another architecture.
+        """
+        record, tensors = artefact.read(Path(path))
+        return Ensemble(artefact.restore(record, tensors, architecture), record).eval()

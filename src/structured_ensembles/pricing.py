@@ -1,0 +1,97 @@
+"""What members would cost that keep certain channels: measured on real cut networks with no memory behind them."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+import torch
+
+from structured_ensembles import artefact, sizes, surgery
+from structured_ensembles.errors import SettingsError
+from structured_ensembles.extraction import skeleton
+from structured_ensembles.selection import impossible, savings
+from structured_ensembles.sizes import Budget, Unit
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from torch import nn
+
+    from structured_ensembles.artefact import Record
+    from structured_ensembles.types import Channels, Topology
+
+
+class Price:
+    """The cost of members, in the unit of a budget; bytes without one.
+
+    Args:
+        base: The uncut network.
+        topology: Its groups.
+        record: What will be stored beside the members; its channels and its number of members are filled in here.
+        members: M.
+        budget: What the whole ensemble may cost.
+    """
+
+    def __init__(
+        self, base: nn.Module, topology: Topology, record: Record, members: int, budget: Budget | None
+    ) -> None:
+        self.base, self.topology, self.members, self.budget = skeleton(base), topology, members, budget
+        self.unit = budget.unit if budget else Unit.BYTES
+        # A mask's stored length depends on the width of the base only, so any channels will do.
+        self.record = replace(record, members=members, channels=(topology.whole,) * members)
+        self.example = torch.zeros(1, *record.input_shape, device="meta")
+        self._costs: dict[tuple[tuple[int, ...], ...], int] = {}
+
+    @cached_property
+    def limit(self) -> int:
+        """The budget, as a whole number of its unit."""
+        if self.budget is None:
+            raise SettingsError("there is no budget to keep within")
+        return self.budget.limit(self.dense)
+
+    @cached_property
+    def dense(self) -> int:
+        """What the base costs on its own."""
+        return self._sum([self.base], replace(self.record, method="single", members=1, groups=(), channels=()))
+
+    @cached_property
+    def savings(self) -> dict[str, float]:
+        """By group, what one member saves by losing one channel."""
+        return savings(self.topology, lambda channels: self._alone(self._cut(channels)))
+
+    def check(self) -> None:
+        """Refuse an impossible budget, before any long work.
+
+        Raises:
+            BudgetError: Naming the smallest possible one.
+        """
+        if self.budget is None:
+            return
+        smallest = self.of([{name: torch.arange(1) for name in self.topology.widths}] * self.members)
+        if smallest > self.limit:
+            raise impossible(self.limit, smallest, self.members)
+
+    def of(self, members: Sequence[Channels]) -> int:
+        """The cost of members that keep these channels: it depends on how many of each group, not on which."""
+        widths = tuple(tuple(len(member[name]) for name in self.topology.widths) for member in members)
+        if widths not in self._costs:
+            self._costs[widths] = self._sum([self._cut(member) for member in members], self.record)
+        return self._costs[widths]
+
+    def _cut(self, channels: Channels) -> nn.Module:
+        return surgery.cut(self.base, self.topology.groups, channels)
+
+    def _sum(self, networks: Sequence[nn.Module], record: Record) -> int:
+        if self.unit is Unit.BYTES:
+            return artefact.file_bytes([artefact.specs(network) for network in networks], record)
+        return sum(self._alone(network) for network in networks)
+
+    def _alone(self, network: nn.Module) -> int:
+        """One network in the budget's unit; its bytes are those of its tensors."""
+        if self.unit is Unit.FLOPS:
+            return sizes.flops(network, self.example)
+        if self.unit is Unit.PARAMETERS:
+            return sizes.parameters(network)
+        return sum(tensor.nbytes for tensor in network.state_dict().values())

@@ -1,0 +1,121 @@
+"""Rank: one importance per member, group and channel, from the gradients of the scores (METHOD 5)."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
+
+from structured_ensembles.progress import track
+from structured_ensembles.scaling import frozen, scaled
+from structured_ensembles.search import forward_members
+from structured_ensembles.seeding import seeded
+from structured_ensembles.types import Choice, Importance, Placement, Scores, Topology
+
+if TYPE_CHECKING:
+    from torch.utils.data import DataLoader
+
+MEDIAN_BATCHES = 256
+"""Up to so many batches the median is exact; beyond, it is that of so many batches drawn at random."""
+
+
+class Reduce(Choice):
+    """How the gradients of the batches become one importance."""
+
+    MEAN = "mean"
+    """Their mean (published default)."""
+    MEDIAN = "median"
+    """Their median; the lower one of two."""
+    MAX = "max"
+    """The largest."""
+
+
+def rank(
+    network: nn.Module,
+    topology: Topology,
+    batches: DataLoader[Any],
+    scores: Scores,
+    placement: Placement,
+    reduce: Reduce = Reduce.MEAN,
+    seed: int = 0,
+) -> Importance:
+    """Pass the training set once and reduce |dL/dscore| over the batches; nothing is updated.
+
+    L is the cross-entropy of the members' mean logits, every member sees every example, and normalisation uses batch
+    statistics, as in the search. All M x L gradients come from one backward pass per batch, in constant memory.
+
+    Args:
+        network: The base, on the device where it runs; it comes out bit-identical.
+        topology: Its groups.
+        batches: Batches of the training set.
+        scores: By group, the scale factors (M, C) that the search found.
+        placement: Where they multiply, as in the search.
+        reduce: How batches are reduced.
+        seed: Of everything random in the passes.
+
+    Returns:
+        By group, the importance (M, C), on the CPU.
+    """
+    device = next(network.parameters()).device
+    leaves = {name: value.detach().clone().to(device).requires_grad_() for name, value in scores.items()}
+    reducer = _REDUCERS[reduce](seed)
+    with seeded(seed), frozen(network), scaled(network, topology, placement) as scaler:
+        for inputs, labels in track(batches, "Ranking channels"):
+            logits = forward_members(network, scaler, leaves, inputs.to(device)).mean(dim=0)
+            gradients = torch.autograd.grad(cross_entropy(logits, labels.to(device)), list(leaves.values()))
+            reducer.add(torch.cat([gradient.abs() for gradient in gradients], dim=1))
+    parts = torch.split(reducer.result().cpu(), [leaf.shape[1] for leaf in leaves.values()], dim=1)
+    return dict(zip(leaves, parts, strict=True))
+
+
+class _Mean:
+    def __init__(self, _seed: int) -> None:
+        self.count, self.mean = 0, torch.zeros(())
+
+    def add(self, values: Tensor) -> None:
+        self.count += 1
+        self.mean = self.mean.to(values) + (values - self.mean.to(values)) / self.count
+
+    def result(self) -> Tensor:
+        return self.mean
+
+
+class _Max:
+    def __init__(self, _seed: int) -> None:
+        self.largest = torch.zeros(())
+
+    def add(self, values: Tensor) -> None:
+        self.largest = torch.maximum(self.largest.to(values), values)
+
+    def result(self) -> Tensor:
+        return self.largest
+
+
+class _Median:
+    """The median of all batches, or of a uniform sample of them (reservoir sampling: Vitter 1985, algorithm R)."""
+
+    def __init__(self, seed: int) -> None:
+        self.generator = torch.Generator().manual_seed(seed)
+        self.count = 0
+        self.kept: list[Tensor] = []
+
+    def add(self, values: Tensor) -> None:
+        self.count += 1
+        if len(self.kept) < MEDIAN_BATCHES:
+            self.kept.append(values)
+            return
+        place = int(torch.randint(self.count, (1,), generator=self.generator))
+        if place < MEDIAN_BATCHES:
+            self.kept[place] = values
+
+    def result(self) -> Tensor:
+        return torch.stack(self.kept).median(dim=0).values
+
+
+_REDUCERS: dict[Reduce, type[_Mean | _Max | _Median]] = {
+    Reduce.MEAN: _Mean,
+    Reduce.MEDIAN: _Median,
+    Reduce.MAX: _Max,
+}

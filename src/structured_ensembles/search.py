@@ -1,0 +1,190 @@
+"""Search: the scores of all members, trained end to end on a frozen network (METHOD 4)."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
+
+from structured_ensembles import diversity
+from structured_ensembles.batches import set_epoch
+from structured_ensembles.errors import SettingsError
+from structured_ensembles.progress import bar
+from structured_ensembles.scaling import Parametrisation, ScaleFactors, Scaler, frozen, scaled
+from structured_ensembles.seeding import seeded
+from structured_ensembles.types import Placement, Scores, Topology
+
+if TYPE_CHECKING:
+    from torch.utils.data import DataLoader
+
+
+@dataclass(frozen=True)
+class SearchSettings:
+    """How the scores are trained.
+
+    Attributes:
+        parametrisation: What is trained.
+        samples: Draws averaged in each pass, for a sampled parametrisation.
+        placement: Where channels are multiplied.
+        epochs: At most how many times every example is seen.
+        max_steps: Stop after so many batches; None never does.
+        batch_size: B; divided among the members.
+        learning_rate: Of Adam.
+        diversity: Weight (lambda) of each diversity term, by name.
+
+    Raises:
+        SettingsError: Naming every value outside its limits.
+    """
+
+    parametrisation: Parametrisation = Parametrisation.FREE
+    samples: int = 1
+    placement: Placement = Placement.AFTER_NORM
+    epochs: int = 10
+    max_steps: int | None = None
+    batch_size: int = 128
+    learning_rate: float = 1e-3
+    diversity: Mapping[str, float] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        limits = [
+            (not self.samples >= 1, f"samples {self.samples} must be at least 1"),
+            (not self.epochs >= 0, f"search epochs {self.epochs} must be at least 0"),
+            (self.max_steps is not None and not self.max_steps >= 0, f"max_steps {self.max_steps} must be at least 0"),
+            (not self.batch_size >= 2, f"search batch_size {self.batch_size} must be at least 2"),
+            (not 0 < self.learning_rate < math.inf, f"search learning_rate {self.learning_rate} must be above 0"),
+        ]
+        if problems := [message for wrong, message in limits if wrong]:
+            raise SettingsError("; ".join(problems))
+        diversity.check_weights(self.diversity)
+
+
+@dataclass(frozen=True)
+class Found:
+    """What a search found.
+
+    Attributes:
+        scores: By group, the expected scale factors (M, C).
+        losses: The cross-entropy of each batch.
+    """
+
+    scores: Scores
+    losses: tuple[float, ...]
+
+
+def assign(batch: int, members: int) -> Tensor:
+    """(B,), the member of each example: example i of B goes to member floor(i M / B)."""
+    return torch.arange(batch) * members // batch
+
+
+def search(
+    network: nn.Module,
+    topology: Topology,
+    batches: DataLoader[Any],
+    members: int,
+    settings: SearchSettings,
+    seed: int,
+) -> Found:
+    """Train the scores of M members over one frozen network, all members in one forward pass.
+
+    The network comes out bit-identical, batch statistics included.
+
+    Args:
+        network: The base, on the device where the search runs.
+        topology: Its groups.
+        batches: Shuffled batches of `batches.loader`.
+        members: M, at least 1.
+        settings: How to train.
+        seed: Of the start values and of everything random in the passes.
+
+    Raises:
+        SettingsError: If the loss becomes infinite or NaN.
+    """
+    device = next(network.parameters()).device
+    generator = torch.Generator().manual_seed(seed)
+    factors = ScaleFactors(topology.widths, members, settings.parametrisation, settings.samples, generator).to(device)
+    optimiser = torch.optim.Adam(factors.parameters(), lr=settings.learning_rate)
+    losses: list[float] = []
+    steps = _steps(batches, settings)
+    with (
+        seeded(seed),
+        frozen(network),
+        scaled(network, topology, settings.placement) as scaler,
+        bar(f"Searching {members} sub-network{'s' * (members > 1)}", steps) as progress,
+    ):
+        for inputs, labels in _cycle(batches, steps):
+            step = _Step(network, scaler, factors, settings.diversity)
+            loss = step.loss(inputs.to(device), labels.to(device))
+            optimiser.zero_grad()
+            loss.total.backward()  # type: ignore[no-untyped-call]
+            optimiser.step()
+            losses.append(_finite(loss.cross_entropy.item(), loss.total.item(), settings))
+            progress.advance()
+            progress.note(f"loss {losses[-1]:.3f}")
+    return Found(factors.mean(), tuple(losses))
+
+
+@dataclass(frozen=True)
+class _Loss:
+    cross_entropy: Tensor
+    total: Tensor
+
+
+@dataclass(frozen=True)
+class _Step:
+    network: nn.Module
+    scaler: Scaler
+    factors: ScaleFactors
+    weights: Mapping[str, float]
+
+    def loss(self, inputs: Tensor, labels: Tensor) -> _Loss:
+        """The cross-entropy of a batch divided among the members, and the same with the diversity penalty."""
+        scores = self.factors.sample()
+        members = len(next(iter(scores.values())))
+        member = assign(len(inputs), members).to(inputs.device)
+        if diversity.needs_logits(self.weights):
+            every = forward_members(self.network, self.scaler, scores, inputs)
+            logits = every[member, torch.arange(len(inputs), device=inputs.device)]
+        else:
+            every = None
+            self.scaler.use(scores, member)
+            logits = self.network(inputs)
+        fit = cross_entropy(logits, labels)
+        observed = diversity.Observation(scores, self.factors.distributions(), every)
+        return _Loss(fit, fit + diversity.penalty(self.weights, observed) if self.weights else fit)
+
+
+def forward_members(network: nn.Module, scaler: Scaler, scores: Scores, inputs: Tensor) -> Tensor:
+    """(M, B, K): the logits of every member on every example of a batch, in one pass."""
+    members = len(next(iter(scores.values())))
+    scaler.use(scores, torch.arange(members, device=inputs.device).repeat_interleave(len(inputs)))
+    logits: Tensor = network(inputs.repeat(members, *[1] * (inputs.dim() - 1)))
+    return logits.view(members, len(inputs), -1)
+
+
+def _steps(batches: DataLoader[Any], settings: SearchSettings) -> int:
+    steps = settings.epochs * len(batches)
+    return steps if settings.max_steps is None else min(steps, settings.max_steps)
+
+
+def _cycle(batches: DataLoader[Any], steps: int) -> Any:  # noqa: ANN401 (a generator of pairs)
+    epoch = 0
+    while steps > 0:
+        set_epoch(batches, epoch)
+        for batch, _ in zip(batches, range(steps), strict=False):
+            yield batch
+        steps -= len(batches)
+        epoch += 1
+
+
+def _finite(fit: float, total: float, settings: SearchSettings) -> float:
+    if not (math.isfinite(fit) and math.isfinite(total)):
+        raise SettingsError(
+            f"the search's loss became {total}: use a search learning rate below {settings.learning_rate:g}, "
+            f"for example {settings.learning_rate / 10:g}, or another diversity term"
+        )
+    return fit

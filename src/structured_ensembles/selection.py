@@ -1,0 +1,162 @@
+"""Select: which channels of each member survive (METHOD 6).
+
+Every rule gives each channel of a member a key in [0, 1], its place in the order in which channels are kept: the first
+0, the last 1. What is kept is then always a prefix, so that the size grows with its length and a budget can be met by
+bisection.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from structured_ensembles.errors import BudgetError, SettingsError
+from structured_ensembles.types import Channels, Choice, Importance, Topology
+
+Keys = Mapping[str, Tensor]
+"""By group, each member's place of each channel in the order of keeping: (M, C), in [0, 1]."""
+
+
+class Rule(Choice):
+    """In what order channels are kept."""
+
+    PER_COST = "per_cost"
+    """All of a member's channels together, by importance per byte (or FLOP) that removing the channel saves."""
+    GLOBAL = "global"
+    """All of a member's channels together, by importance (published)."""
+    LOCAL = "local"
+    """Within each group, by importance: every group keeps the same share."""
+
+
+@dataclass(frozen=True)
+class SelectionSettings:
+    """How channels are selected.
+
+    Attributes:
+        rule: In what order they are kept.
+        keep: The share of channels kept, in (0, 1]; ignored where there is a budget.
+        normalise: Whether importances are first divided by their mean within the member's group.
+        round_to: Every width is rounded up to a multiple of this, as far as the group has channels.
+
+    Raises:
+        SettingsError: If a value is outside its limits.
+    """
+
+    rule: Rule = Rule.PER_COST
+    keep: float = 0.5
+    normalise: bool = False
+    round_to: int = 1
+
+    def __post_init__(self) -> None:
+        if not 0 < self.keep <= 1:
+            raise SettingsError(f"keep {self.keep} is outside (0, 1]: 0.5 keeps half of the channels")
+        if not self.round_to >= 1:
+            raise SettingsError(f"round_to {self.round_to} must be at least 1")
+
+
+def order(importance: Importance, settings: SelectionSettings, savings: Mapping[str, float]) -> Keys:
+    """The order in which each member keeps its channels.
+
+    Args:
+        importance: By group, (M, C).
+        settings: The rule, and whether importances are normalised.
+        savings: By group, what removing one channel saves; only PER_COST reads it.
+    """
+    values = dict(importance)
+    if settings.normalise:
+        values = {name: value / value.mean(1, keepdim=True).clamp_min(1e-30) for name, value in values.items()}
+    if settings.rule is Rule.LOCAL:
+        return {name: _places(value) for name, value in values.items()}
+    if settings.rule is Rule.PER_COST:
+        values = {name: value / savings[name] for name, value in values.items()}
+    places = _places(torch.cat(list(values.values()), dim=1))
+    widths = [value.shape[1] for value in values.values()]
+    return dict(zip(values, torch.split(places, widths, dim=1), strict=True))
+
+
+def _places(values: Tensor) -> Tensor:
+    """(M, N), the place of each value in descending order, from 0 to 1; equal values keep their order."""
+    ranks = values.argsort(dim=1, descending=True, stable=True).argsort(dim=1)
+    return ranks.double() / max(1, values.shape[1] - 1)
+
+
+def keep_share(keys: Keys, keep: float, round_to: int = 1) -> list[Channels]:
+    """The channels at or above the (1 - keep)-quantile of importance, at least one in every group, for each member.
+
+    For distinct importances this is exactly the published comparison with the linearly interpolated quantile.
+    """
+    # A key is a fraction of two whole numbers: the slack undoes its rounding.
+    return _keep(keys, torch.full((_members(keys),), keep + 1e-9, dtype=torch.float64), round_to)
+
+
+def keep_within(keys: Keys, size: Callable[[list[Channels]], int], limit: int, round_to: int = 1) -> list[Channels]:
+    """The most channels whose true size is within a limit, all members growing one channel at a time, in turn.
+
+    Args:
+        keys: The order of keeping.
+        size: What the members that keep these channels cost together; it must grow with them.
+        limit: The largest size allowed.
+        round_to: Widths are rounded up to multiples of this.
+
+    Raises:
+        BudgetError: If even one channel per group costs more; it names that size.
+    """
+    members = _members(keys)
+    flat = torch.cat([value.double() for value in keys.values()], dim=1)
+    pairs = sorted((key, member) for member in range(members) for key in flat[member].tolist())
+
+    def prefix(length: int) -> list[Channels]:
+        thresholds = torch.full((members,), -1.0, dtype=torch.float64)
+        for key, member in pairs[:length]:
+            thresholds[member] = key
+        return _keep(keys, thresholds, round_to)
+
+    smallest = size(prefix(0))
+    if smallest > limit:
+        raise impossible(limit, smallest, members)
+    low, high = 0, len(pairs)
+    while low < high:
+        middle = (low + high + 1) // 2
+        low, high = (middle, high) if size(prefix(middle)) <= limit else (low, middle - 1)
+    return prefix(low)
+
+
+def impossible(limit: int, smallest: int, members: int) -> BudgetError:
+    """The error for a budget below the smallest possible ensemble."""
+    return BudgetError(
+        f"a budget of {limit:,} is impossible for {members} member{'s' * (members > 1)} of this network: the smallest "
+        f"possible ensemble, one channel per group, costs {smallest:,}. Allow at least that, or take fewer members"
+    )
+
+
+def _keep(keys: Keys, thresholds: Tensor, round_to: int) -> list[Channels]:
+    return [
+        {name: _first(value[member], float(threshold), round_to) for name, value in keys.items()}
+        for member, threshold in enumerate(thresholds)
+    ]
+
+
+def _first(keys: Tensor, threshold: float, round_to: int) -> Tensor:
+    """The sorted indices of the channels with keys up to the threshold; rounding takes the next best ones."""
+    count = max(1, int((keys <= threshold).sum()))
+    rounded = min(len(keys), -(-count // round_to) * round_to)
+    return keys.argsort(stable=True)[:rounded].sort().values
+
+
+def _members(keys: Keys) -> int:
+    return len(next(iter(keys.values())))
+
+
+def savings(topology: Topology, size: Callable[[Channels], int]) -> dict[str, float]:
+    """By group, what a network saves by losing one of the group's channels.
+
+    Args:
+        topology: The network's groups.
+        size: What the network that keeps these channels costs.
+    """
+    full = size({})
+    without_one = {group.name: {group.name: torch.arange(1, group.channels)} for group in topology.groups}
+    return {name: float(full - size(channels)) for name, channels in without_one.items()}
