@@ -90,6 +90,7 @@ def _run(network: nn.Module, example: Tensor, dtype: torch.dtype) -> Probe:
             hook.remove()
     _refuse_output(output, len(example))
     _refuse_reuse(calls)
+    _refuse_chance(copied, example, output)
     return Probe(copied, example, tuple(calls), output)
 
 
@@ -124,9 +125,9 @@ def _drawn(parameter: Tensor, dtype: torch.dtype, generator: torch.Generator) ->
 
 
 def _refuse_output(output: object, batch: int) -> None:
-    if isinstance(output, Tensor) and output.dim() == 2 and len(output) == batch:
+    if isinstance(output, Tensor) and output.dim() == 2 and len(output) == batch and output.is_floating_point():
         return
-    got = _shape(output) if isinstance(output, Tensor) else type(output).__name__
+    got = f"{_shape(output)} of {output.dtype}" if isinstance(output, Tensor) else type(output).__name__
     raise NetworkError(f"the network's output must be logits of shape (B, K) = ({batch}, K), but is {got}")
 
 
@@ -135,6 +136,14 @@ def _refuse_reuse(calls: Counter[str]) -> None:
         if count > 1:
             msg = f"module {name!r} is used {count} times in one pass: give each use a module of its own"
             raise NetworkError(msg)
+
+
+def _refuse_chance(network: nn.Module, example: Tensor, output: Tensor) -> None:
+    with torch.no_grad():
+        again = network(example)
+    if not torch.allclose(again, output, equal_nan=True):
+        msg = "the network's output changes from one pass to the next in evaluation mode: is a dropout always on?"
+        raise NetworkError(msg)
 
 
 def _shape(tensor: Tensor) -> str:

@@ -17,7 +17,7 @@ from structured_ensembles.errors import ArtefactError, StructensError
 from structured_ensembles.networks import NetworkSpec
 from structured_ensembles.types import Channels, Combine, Cut, Group, Side
 
-JSON: TypeAlias = "None | bool | int | float | str | Sequence[JSON] | Mapping[str, JSON]"
+JSON: TypeAlias = "bool | int | float | str | Sequence[JSON] | Mapping[str, JSON] | None"
 """What JSON can hold; sequences must be lists and mappings dicts, so that they are read back as they were."""
 
 SUMMARY_BYTES = 2048
@@ -26,7 +26,8 @@ SUMMARY_BYTES = 2048
 _KEYS = ("method", "members", "classes", "input_shape", "combine", "network", "groups", "channels")
 _LARGEST = 2**31 - 1
 """Of any width, offset or number of members."""
-_LARGEST_INPUT = 2**28
+_LARGEST_INPUT, _MOST_DIMENSIONS = 2**28, 8
+_LONGEST_NAME = 1000
 
 
 @dataclass(frozen=True, eq=False)
@@ -62,8 +63,9 @@ class Record:
         require(1 <= self.members <= _LARGEST, f"an ensemble has at least 1 member, not {self.members}.")
         require(len(self.classes) > 0, "an ensemble has at least one class.")
         require(
-            min(self.input_shape, default=1) >= 1 and math.prod(self.input_shape) <= _LARGEST_INPUT,
-            f"an example's shape must have sides above 0 and at most {_LARGEST_INPUT} elements, not {self.input_shape}.",
+            _is_shape(self.input_shape),
+            f"an example has at most {_MOST_DIMENSIONS} dimensions, all above 0, and {_LARGEST_INPUT} elements, not "
+            f"{tuple(self.input_shape[: _MOST_DIMENSIONS + 1])}.",
         )
         if self.network is not None:
             described = (self.network.classes, tuple(self.network.input_shape))
@@ -76,9 +78,13 @@ class Record:
         summary_text(self.summary)
 
 
-def require(holds: bool, message: str) -> None:  # noqa: FBT001
+def require(holds: bool, message: str) -> None:
     if not holds:
         raise ArtefactError(message)
+
+
+def _is_shape(sides: Sequence[int]) -> bool:
+    return len(sides) <= _MOST_DIMENSIONS and min(sides, default=1) >= 1 and math.prod(sides) <= _LARGEST_INPUT
 
 
 def _check_channels(record: Record) -> None:
@@ -148,11 +154,11 @@ def _mask(index: Tensor, channels: int) -> str:
     return np.packbits(flags).tobytes().hex()
 
 
-def decode(text: str, summary: str) -> Record:
+def decode(record: object, summary: object) -> Record:
     """Read what `encode` and `summary_text` gave; nothing about it is trusted."""
-    value = object_of("the record", parsed(text), _KEYS)
+    value = object_of("the record", parsed(_string("the record", record)), _KEYS)
     groups = tuple(_group(entry) for entry in _items("groups", value["groups"]))
-    parsed_summary = parsed(summary)
+    parsed_summary = parsed(_string("the summary", summary))
     require(isinstance(parsed_summary, dict), "the summary must be a JSON object.")
     try:
         network = None if value["network"] is None else NetworkSpec.from_json(value["network"])
@@ -194,20 +200,19 @@ def _kept(value: object, groups: Sequence[Group]) -> dict[str, Tensor]:
 
 
 def _unmask(value: object, group: Group) -> Tensor:
-    text = _text("kept channels", value)
+    text = _string("kept channels", value)
     right = len(text) == 2 * math.ceil(group.channels / 8) and re.fullmatch("[0-9a-f]*", text)
     require(bool(right), f"the kept channels of group {group.name!r} are not a mask of {group.channels} bits.")
     # Bits beyond the last channel become indices that Record refuses.
     return torch.from_numpy(np.flatnonzero(np.unpackbits(np.frombuffer(bytes.fromhex(text), np.uint8)))).long()
 
 
-def parsed(text: str) -> object:
+def parsed(text: str | bytes) -> Any:  # noqa: ANN401
     """Strict JSON: no key twice, no NaN or infinity."""
     try:
-        value: object = json.loads(text, object_pairs_hook=_unique, parse_constant=_no_constant)
+        return json.loads(text, object_pairs_hook=_unique, parse_constant=_no_constant)
     except (ValueError, RecursionError) as error:
         raise ArtefactError(f"its header is not the JSON of an artefact ({error}).") from error
-    return value
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -234,6 +239,13 @@ def _items(what: str, value: object, count: int | None = None) -> list[Any]:
 
 
 def _text(what: str, value: object) -> str:
+    """A string that can be shown."""
+    text = _string(what, value)
+    require(len(text) <= _LONGEST_NAME, f"{what} must have at most {_LONGEST_NAME} characters, not {len(text)}.")
+    return text
+
+
+def _string(what: str, value: object) -> str:
     if not isinstance(value, str):
         raise ArtefactError(f"{what} must be a text, not a {type(value).__name__}.")
     return value
@@ -241,7 +253,7 @@ def _text(what: str, value: object) -> str:
 
 def _one_of(what: str, value: object, known: Sequence[str]) -> str:
     require(value in known, f"{what} must be one of {', '.join(known)}.")
-    return _text(what, value)
+    return _string(what, value)
 
 
 def _integer(what: str, value: object, low: int = 1) -> int:

@@ -1,8 +1,9 @@
 """The file format: one safetensors file per ensemble, written whole or not at all, and never trusted when read.
 
-A file is eight bytes with the length of its header, the header (JSON: a record, a summary, a SHA-256 and a table of
-tensors) and the bytes of the tensors, the widest types first. Any safetensors reader opens it. The header is written
-here, because its size must be known before there is anything to write and its bytes must not depend on chance.
+A file is eight bytes with the length of its header, the header (JSON: a digest, a record, a summary and a table of
+tensors) and the bytes of the tensors, the widest types first. The digest is the SHA-256 of the whole file with zeros
+in its own place. Any safetensors reader opens the file. The header is made here and not by that library, because its
+size must be known before there is anything to write, and its bytes must not depend on chance.
 """
 
 from __future__ import annotations
@@ -12,33 +13,31 @@ import json
 import math
 import os
 import re
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
+from typing import NamedTuple
 
-import numpy as np
 import torch
 from safetensors import SafetensorError, deserialize
-from torch import Tensor, nn
-from torch.nn.modules.module import register_module_parameter_registration_hook
+from torch import Tensor
 
-from structured_ensembles import networks, surgery
-from structured_ensembles.errors import ArtefactError, StructensError
-from structured_ensembles.extraction import draw, extract
-from structured_ensembles.networks import NetworkSpec
-from structured_ensembles.types import Architecture, Channels, Combine, Cut, Group, Side
+from structured_ensembles._record import (
+    JSON,
+    SUMMARY_BYTES,
+    Record,
+    decode,
+    encode,
+    object_of,
+    parsed,
+    require,
+    summary_text,
+)
+from structured_ensembles._restore import restore
+from structured_ensembles.errors import ArtefactError
 
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
-JSON: TypeAlias = "None | bool | int | float | str | Sequence[JSON] | Mapping[str, JSON]"
-"""What JSON can hold; sequences must be lists and mappings dicts, so that they are read back as they were."""
+__all__ = ["FORMAT", "JSON", "SUMMARY_BYTES", "Record", "TensorSpec", "file_bytes", "read", "restore", "specs", "write"]
 
 FORMAT = 1
-SUMMARY_BYTES = 2048
-"""Room that every file reserves for its summary, so that its size is known before training."""
 
 _DTYPES = {
     "F64": torch.float64,
@@ -59,13 +58,7 @@ _START = f'{{"__metadata__":{{"structured_ensembles":"{FORMAT}","sha256":"'.enco
 _LENGTH = 8
 _DIGEST = slice(_LENGTH + len(_START), _LENGTH + len(_START) + 64)
 _NO_DIGEST = "0" * 64
-_KEYS = ("method", "members", "classes", "input_shape", "combine", "network", "groups", "channels")
-_LARGEST = 2**31 - 1
-"""Of any width, offset or number of members."""
-_LARGEST_INPUT = 2**28
-_LARGEST_RATIO, _ALWAYS_ALLOWED = 1000, 2**26
-"""A file may ask for a base network of so many times its own elements, or for so many parameters (256 MB)."""
-_SHOWN = 5
+_MOST_DIMENSIONS = 16
 
 
 class TensorSpec(NamedTuple):
@@ -123,10 +116,7 @@ def write(path: Path, members: Sequence[Mapping[str, Tensor]], record: Record) -
     header = _header(table, record)
     decode(encode(record), summary_text(record.summary))  # what would not be read back is not written
     parts = [_raw(members[member][name]) for member, name in _places(table)]
-    digest = hashlib.sha256(header)
-    for part in parts:
-        digest.update(part)
-    sealed = header[: _DIGEST.start] + digest.hexdigest().encode() + header[_DIGEST.stop :]
+    sealed = header[: _DIGEST.start] + _digest(header, *parts) + header[_DIGEST.stop :]
     try:
         _write_whole(Path(path), sealed, parts)
     except OSError as error:
@@ -160,13 +150,12 @@ def _header(members: Sequence[Mapping[str, TensorSpec]], record: Record) -> byte
     return len(text).to_bytes(_LENGTH, "little") + text
 
 
-def _raw(tensor: Tensor) -> NDArray[np.uint8]:
+def _raw(tensor: Tensor) -> memoryview:
     flat = tensor.detach().cpu().contiguous().reshape(-1)
-    raw: NDArray[np.uint8] = flat.view(torch.uint8).numpy()
-    return raw
+    return flat.view(torch.uint8).numpy().data
 
 
-def _write_whole(path: Path, header: bytes, parts: Sequence[NDArray[np.uint8]]) -> None:
+def _write_whole(path: Path, header: bytes, parts: Sequence[memoryview]) -> None:
     """Write beside ``path``, then rename: a reader or a crash never meets half a file."""
     require(not path.exists(), f"{path} exists already: choose another name, or move it away first.")
     partial = path.with_name(f".{path.name}.partial")
@@ -177,7 +166,7 @@ def _write_whole(path: Path, header: bytes, parts: Sequence[NDArray[np.uint8]]) 
                 file.write(part)
             file.flush()
             os.fsync(file.fileno())
-        os.replace(partial, path)
+        partial.replace(path)
     finally:
         partial.unlink(missing_ok=True)
 
@@ -201,3 +190,88 @@ def read(path: Path) -> tuple[Record, tuple[dict[str, Tensor], ...]]:
         raise ArtefactError(f"{path} cannot be read ({error.strerror or error}): check its permissions.") from error
     except ArtefactError as error:
         raise ArtefactError(f"{path}: {error}") from error
+
+
+def _read_whole(path: Path) -> tuple[Record, tuple[dict[str, Tensor], ...]]:
+    require(path.exists(), "there is no such file: check the path.")
+    require(not path.is_dir(), "is a folder: name the artefact in it.")
+    require(path.is_file(), "is not a regular file: name an artefact.")
+    with path.open("rb") as file:
+        _recognise(file.read(_DIGEST.stop))
+        file.seek(0)
+        content = file.read()
+    _verify(content)
+    size = int.from_bytes(content[:_LENGTH], "little")
+    header = parsed(content[_LENGTH : _LENGTH + size])
+    require(isinstance(header, dict) and "__metadata__" in header, "its header has no metadata.")
+    metadata = object_of(
+        "its metadata", header["__metadata__"], ("structured_ensembles", "sha256", "record", "summary")
+    )
+    record = decode(metadata["record"], metadata["summary"])
+    return record, _members(content, record.members)
+
+
+def _recognise(start: bytes) -> None:
+    """Say what a file is that does not begin as an artefact of this format does."""
+    version = _VERSION.match(start, _LENGTH)
+    if version and int(version[1]) > FORMAT:
+        raise ArtefactError(
+            f"has format {int(version[1])}, and this version of structured-ensembles reads up to {FORMAT}: update it "
+            "(pip install -U structured-ensembles). If the file is older than the package, it is damaged."
+        )
+    if start[_LENGTH : _DIGEST.start] == _START:
+        return
+    raise ArtefactError(f"{_kind(start)}. Artefacts are the files that `save` and `structens fit` write.")
+
+
+def _kind(start: bytes) -> str:
+    if not start:
+        return "is empty"
+    if start[_LENGTH : _LENGTH + 1] == b"{":
+        return "is a safetensors file, but not an artefact of this library, or damaged in its first bytes"
+    if start.startswith(b"PK"):
+        return (
+            "is a zip archive, as torch.save and numpy.savez write them; it could hold pickled code and is not opened"
+        )
+    if re.match(rb"\x80[\x02-\x05]", start):
+        return "is a pickle, as older versions of torch.save write them; loading it could run its code, so it is not"
+    return "is not an artefact"
+
+
+def _digest(header: bytes, *parts: memoryview) -> bytes:
+    """SHA-256 in hexadecimal of a file whose first part has anything in the digest's place."""
+    digest = hashlib.sha256(header[: _DIGEST.start] + _NO_DIGEST.encode() + header[_DIGEST.stop :])
+    for part in parts:
+        digest.update(part)
+    return digest.hexdigest().encode()
+
+
+def _verify(content: bytes) -> None:
+    same = _digest(content[: _DIGEST.stop], memoryview(content)[_DIGEST.stop :]) == content[_DIGEST]
+    require(same, "is damaged or cut short (its SHA-256 does not match): copy or download it again.")
+
+
+def _members(content: bytes, count: int) -> tuple[dict[str, Tensor], ...]:
+    """The tensors by member, their table checked by the safetensors library."""
+    try:
+        entries = deserialize(content)  # type: ignore[no-untyped-call]
+    except SafetensorError as error:
+        raise ArtefactError(f"its table of tensors is not valid ({str(error)[:200]}).") from error
+    require(count <= len(entries), f"it names {count} members, and holds {len(entries)} tensors.")
+    members: dict[str, dict[str, Tensor]] = {str(member): {} for member in range(count)}
+    for key, entry in entries:
+        member, _, name = key.partition(".")
+        require(member in members, f"tensor {key[:200]!r} belongs to none of the {count} members.")
+        members[member][name] = _tensor(key, entry["dtype"], entry["shape"], entry["data"])
+    require(all(members.values()), "one of its members has no tensors.")
+    return tuple(members.values())
+
+
+def _tensor(key: str, dtype: str, shape: list[int], data: bytearray) -> Tensor:
+    """A tensor that owns ``data``."""
+    require(dtype in _DTYPES, f"tensor {key[:200]!r} has the type {dtype}, which no member has.")
+    positions = math.prod(max(side, 1) for side in shape)
+    require(positions < 2**48 and len(shape) <= _MOST_DIMENSIONS, f"tensor {key[:200]!r} has an impossible shape.")
+    if not data:
+        return torch.empty(shape, dtype=_DTYPES[dtype])
+    return torch.frombuffer(data, dtype=_DTYPES[dtype]).reshape(shape)

@@ -60,6 +60,8 @@ class StructuredEnsemble(Fittable):
         settings: Settings | None = None,
     ) -> None:
         super().__init__(base, members, settings)
+        self.notices: tuple[str, ...] = ()
+        """Why some channels cannot be cut, one sentence each; known once fitted."""
         if budget is not None and keep is not None:
             raise SettingsError("give either a budget or keep, not both")
         if keep is not None:
@@ -78,6 +80,7 @@ class StructuredEnsemble(Fittable):
         """Find the members' channels, cut them out, train them."""
         base = self.draw(fold.seed)
         found = topology.find(base, fold.example, scope=self.settings.scope, seconds=self.settings.graph_seconds)
+        self.notices = found.notices
         identity = f"{self.count} {self.settings} {found.widths}"
         channels = _remembered(fold, identity, lambda: self._channels(base, found, fold))
         trained = []
@@ -88,7 +91,7 @@ class StructuredEnsemble(Fittable):
 
     def _channels(self, base: nn.Module, found: Topology, fold: Fold) -> list[Channels]:
         """Search, rank and select, after the rounds that narrow the base if there are any."""
-        price = Price(base, found, self._recorded(fold, Built([], found.groups)), self.count, self.settings.budget)
+        price = Price(base, found, self._recorded(fold, Built([])), self.count, self.settings.budget)
         price.check()
         selection = self.settings.selection
         whole = found.whole
@@ -137,11 +140,13 @@ def _recalled(path: Path, digest: str) -> list[Channels]:
     try:
         stored = json.loads(path.read_text(encoding="utf-8"))
         same = stored["fit"] == digest
-        channels: list[Channels] = []
-        for member in stored["channels"]:
-            channels.append({name: torch.tensor(kept) for name, kept in member.items()})
+        channels = [_tensors(member) for member in stored["channels"]]
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise ArtefactError(f"{path} is damaged: delete it to search again") from error
     if not same:
         raise SettingsError(f"{path.parent} holds a fit with other settings or another seed: take another directory")
     return channels
+
+
+def _tensors(member: dict[str, list[int]]) -> Channels:
+    return {name: torch.tensor(kept) for name, kept in member.items()}

@@ -28,8 +28,7 @@ def extract(base: nn.Module, groups: Sequence[Group], channels: Channels) -> nn.
         groups: Groups of its topology.
         channels: By group, the kept channels; groups that it does not name keep everything.
     """
-    member: nn.Module = copy.deepcopy(surgery.cut(base, groups, channels))
-    return member.requires_grad_(requires_grad=True)
+    return copy.deepcopy(surgery.cut(base, groups, channels))
 
 
 def draw(architecture: Architecture, seed: int) -> nn.Module:

@@ -174,7 +174,7 @@ class Fittable(Ensemble):
     def _recorded(self, fold: Fold, built: Built, threshold: float | None = None) -> Record:
         return Record(
             method=self.method,
-            members=len(built.trained),
+            members=self.count,
             classes=fold.classes,
             input_shape=tuple(fold.example.shape[1:]),
             combine=self.settings.combine,

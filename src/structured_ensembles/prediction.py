@@ -59,6 +59,10 @@ class Ensemble(nn.Module):
             raise SettingsError("this ensemble has no members yet: call fit(train_loader) first, or load one")
         return self._record
 
+    def check_fitted(self) -> None:
+        """Raise the error of `record` if there are no members."""
+        _ = self.record
+
     def forward(self, inputs: Tensor) -> Tensor:
         """The members' logits.
 
@@ -68,7 +72,7 @@ class Ensemble(nn.Module):
         Returns:
             (M, B, K).
         """
-        _ = self.record
+        self.check_fitted()
         return torch.stack([member(inputs) for member in self.members])
 
     @torch.no_grad()
@@ -93,6 +97,7 @@ class Ensemble(nn.Module):
             inputs: (B, ...), on any device.
             batch_size: So many inputs are run at a time.
         """
+        self.check_fitted()
         if len(inputs) == 0:
             raise SettingsError("there is nothing to predict: 0 inputs were given")
         first = next(self.parameters())
@@ -110,7 +115,7 @@ class Ensemble(nn.Module):
         example = torch.zeros(1, *self.record.input_shape, dtype=first.dtype, device=first.device)
         return Size(
             parameters=sizes.parameters(self.members),
-            bytes=artefact.file_bytes([artefact.specs(member) for member in self.members], self.record),
+            bytes=artefact.file_bytes([artefact.specs(member.state_dict()) for member in self.members], self.record),
             flops=sum(sizes.flops(member, example) for member in self.members),
         )
 

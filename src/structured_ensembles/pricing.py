@@ -6,12 +6,10 @@ from dataclasses import replace
 from functools import cached_property
 from typing import TYPE_CHECKING
 
-import torch
-
 from structured_ensembles import artefact, sizes, surgery
-from structured_ensembles.errors import SettingsError
+from structured_ensembles.errors import NetworkError, SettingsError
 from structured_ensembles.extraction import skeleton
-from structured_ensembles.selection import impossible, savings
+from structured_ensembles.selection import fewest, impossible, savings
 from structured_ensembles.sizes import Budget, Unit
 
 if TYPE_CHECKING:
@@ -29,7 +27,7 @@ class Price:
     Args:
         base: The uncut network.
         topology: Its groups.
-        record: What will be stored beside the members; its channels and its number of members are filled in here.
+        record: What will be stored beside the members; its channels are filled in here.
         members: M.
         budget: What the whole ensemble may cost.
     """
@@ -40,8 +38,8 @@ class Price:
         self.base, self.topology, self.members, self.budget = skeleton(base), topology, members, budget
         self.unit = budget.unit if budget else Unit.BYTES
         # A mask's stored length depends on the width of the base only, so any channels will do.
-        self.record = replace(record, members=members, channels=(topology.whole,) * members)
-        self.example = torch.zeros(1, *record.input_shape, device="meta")
+        self.record = replace(record, members=members, groups=topology.groups, channels=(topology.whole,) * members)
+        self.example = next(self.base.parameters()).new_zeros(1, *record.input_shape)
         self._costs: dict[tuple[tuple[int, ...], ...], int] = {}
 
     @cached_property
@@ -53,7 +51,7 @@ class Price:
 
     @cached_property
     def dense(self) -> int:
-        """What the base costs on its own."""
+        """What the base costs on its own, whole."""
         return self._sum([self.base], replace(self.record, method="single", members=1, groups=(), channels=()))
 
     @cached_property
@@ -61,17 +59,21 @@ class Price:
         """By group, what one member saves by losing one channel."""
         return savings(self.topology, lambda channels: self._alone(self._cut(channels)))
 
-    def check(self) -> None:
+    def check(self, round_to: int = 1) -> None:
         """Refuse an impossible budget, before any long work.
+
+        Args:
+            round_to: Widths will be rounded up to multiples of this.
 
         Raises:
             BudgetError: Naming the smallest possible one.
+            NetworkError: What the network costs cannot be counted in the budget's unit.
         """
         if self.budget is None:
             return
-        smallest = self.of([{name: torch.arange(1) for name in self.topology.widths}] * self.members)
+        smallest = self.of([fewest(self.topology.widths, round_to)] * self.members)
         if smallest > self.limit:
-            raise impossible(self.limit, smallest, self.members)
+            raise impossible(self.limit, smallest, self.members, self.unit)
 
     def of(self, members: Sequence[Channels]) -> int:
         """The cost of members that keep these channels: it depends on how many of each group, not on which."""
@@ -85,13 +87,23 @@ class Price:
 
     def _sum(self, networks: Sequence[nn.Module], record: Record) -> int:
         if self.unit is Unit.BYTES:
-            return artefact.file_bytes([artefact.specs(network) for network in networks], record)
+            return artefact.file_bytes([artefact.specs(network.state_dict()) for network in networks], record)
         return sum(self._alone(network) for network in networks)
 
     def _alone(self, network: nn.Module) -> int:
         """One network in the budget's unit; its bytes are those of its tensors."""
         if self.unit is Unit.FLOPS:
-            return sizes.flops(network, self.example)
+            return self._flops(network)
         if self.unit is Unit.PARAMETERS:
             return sizes.parameters(network)
         return sum(tensor.nbytes for tensor in network.state_dict().values())
+
+    def _flops(self, network: nn.Module) -> int:
+        try:
+            return sizes.flops(network, self.example)
+        except Exception as error:
+            reason = (str(error).splitlines() or [type(error).__name__])[0]
+            raise NetworkError(
+                f"the operations of {type(network).__name__} cannot be counted without running it ({reason}): give the "
+                "budget in bytes or parameters, and select globally"
+            ) from error

@@ -8,10 +8,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
+from structured_ensembles.errors import SettingsError
 from structured_ensembles.progress import track
 from structured_ensembles.scaling import frozen, scaled
 from structured_ensembles.search import forward_members
-from structured_ensembles.seeding import seeded
+from structured_ensembles.seeding import deterministic, seeded
 from structured_ensembles.types import Choice, Importance, Placement, Scores, Topology
 
 if TYPE_CHECKING:
@@ -57,17 +58,32 @@ def rank(
 
     Returns:
         By group, the importance (M, C), on the CPU.
+
+    Raises:
+        SettingsError: If an importance is infinite or NaN.
     """
     device = next(network.parameters()).device
     leaves = {name: value.detach().clone().to(device).requires_grad_() for name, value in scores.items()}
     reducer = _REDUCERS[reduce](seed)
-    with seeded(seed), frozen(network), scaled(network, topology, placement) as scaler:
+    with deterministic(), seeded(seed), frozen(network), scaled(network, topology, placement) as scaler:
         for inputs, labels in track(batches, "Ranking channels"):
             logits = forward_members(network, scaler, leaves, inputs.to(device)).mean(dim=0)
-            gradients = torch.autograd.grad(cross_entropy(logits, labels.to(device)), list(leaves.values()))
-            reducer.add(torch.cat([gradient.abs() for gradient in gradients], dim=1))
-    parts = torch.split(reducer.result().cpu(), [leaf.shape[1] for leaf in leaves.values()], dim=1)
+            loss = cross_entropy(logits, labels.to(device))
+            # A layer that this pass skipped (stochastic depth) has gradient zero.
+            gradients = torch.autograd.grad(loss, list(leaves.values()), allow_unused=True, materialize_grads=True)
+            reducer.add(torch.cat(gradients, dim=1).abs())
+    parts = torch.split(_finite(reducer.result()), [leaf.shape[1] for leaf in leaves.values()], dim=1)
     return dict(zip(leaves, parts, strict=True))
+
+
+def _finite(importance: Tensor) -> Tensor:
+    importance = importance.cpu()
+    if wrong := int((~importance.isfinite()).sum()):
+        raise SettingsError(
+            f"{wrong} of {importance.numel()} importances are infinite or NaN: the scores have grown too large, use a "
+            "smaller search learning rate"
+        )
+    return importance
 
 
 class _Mean:

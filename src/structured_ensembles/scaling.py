@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor, nn
@@ -39,37 +39,39 @@ class Parametrisation(Choice):
     """An exponential distribution, started at rate 1."""
 
 
+Start: TypeAlias = Callable[[tuple[int, int], torch.Generator], Tensor]
+"""Draws the start values of one parameter of all scores: of shape (M, N)."""
+
+
 @dataclass(frozen=True)
 class _Family:
     """Start values, which of them are positive, and the distribution that they make; None for a plain factor."""
 
-    starts: tuple[Callable[[Tensor], Tensor], ...]
+    starts: tuple[Start, ...]
     positive: tuple[bool, ...]
     distribution: Callable[..., Distribution] | None = None
 
 
-def _constant(value: float) -> Callable[[Tensor], Tensor]:
-    return lambda uniform: torch.full_like(uniform, value)
+def _constant(value: float) -> Start:
+    return lambda shape, _: torch.full(shape, value)
 
 
-def _one_to_two(uniform: Tensor) -> Tensor:
-    return 1 + uniform
+def _one_to_two(shape: tuple[int, int], generator: torch.Generator) -> Tensor:
+    return 1 + torch.rand(shape, generator=generator)
 
 
-def _standard_normal(uniform: Tensor) -> Tensor:
-    # The inverse distribution function; the clamp keeps it finite.
-    normal: Tensor = torch.special.ndtri(uniform.clamp(1e-6, 1 - 1e-6))
-    return normal
+def _standard_normal(shape: tuple[int, int], generator: torch.Generator) -> Tensor:
+    return torch.randn(shape, generator=generator)
 
 
 _FAMILIES: Mapping[Parametrisation, _Family] = {
     Parametrisation.FREE: _Family((_standard_normal,), (False,)),
-    Parametrisation.CONSTANT: _Family((_constant(1),), (False,)),
-    Parametrisation.NORMAL: _Family((_constant(0), _constant(1)), (False, True), Normal),
-    Parametrisation.LAPLACE: _Family((_constant(0), _constant(1)), (False, True), Laplace),
+    Parametrisation.CONSTANT: _Family((_constant(1.0),), (False,)),
+    Parametrisation.NORMAL: _Family((_constant(0.0), _constant(1.0)), (False, True), Normal),
+    Parametrisation.LAPLACE: _Family((_constant(0.0), _constant(1.0)), (False, True), Laplace),
     Parametrisation.BETA: _Family((_one_to_two, _one_to_two), (True, True), Beta),
-    Parametrisation.GAMMA: _Family((_constant(1), _constant(2)), (True, True), Gamma),
-    Parametrisation.EXPONENTIAL: _Family((_constant(1),), (True,), Exponential),
+    Parametrisation.GAMMA: _Family((_constant(1.0), _constant(2.0)), (True, True), Gamma),
+    Parametrisation.EXPONENTIAL: _Family((_constant(1.0),), (True,), Exponential),
 }
 
 
@@ -99,7 +101,7 @@ class ScaleFactors(nn.Module):
         shape = (members, sum(self.widths.values()))
         self.raw = nn.ParameterList()
         for start, positive in zip(self.family.starts, self.family.positive, strict=True):
-            value = start(torch.rand(shape, generator=generator))
+            value = start(shape, generator)
             self.raw.append(nn.Parameter(value.expm1().log() if positive else value))
 
     def sample(self) -> Scores:
@@ -140,7 +142,7 @@ class Scaler:
         self.member = torch.empty(0, dtype=torch.int64)
 
     def use(self, scores: Scores, member: Tensor) -> None:
-        """Scale the next passes.
+        """Scale the next passes; scores and members are on the network's device.
 
         Args:
             scores: By group, the scale factors (M, C).
@@ -157,10 +159,10 @@ def scaled(network: nn.Module, topology: Topology, placement: Placement) -> Iter
     """
     scaler = Scaler()
     hooks = []
-    for name, sites in _sites(topology, placement).items():
-        module = network.get_submodule(name)
-        hooks.append(module.register_forward_hook(_multiply(scaler, name, module, sites)))
     try:
+        for name, sites in _sites(topology, placement).items():
+            module = network.get_submodule(name)
+            hooks.append(module.register_forward_hook(_multiply(scaler, name, module, sites)))
         yield scaler
     finally:
         for hook in hooks:
@@ -175,7 +177,11 @@ def frozen(network: nn.Module) -> Iterator[None]:
     """
     flags = [(module, module.training) for module in network.modules()]
     wanted = [(parameter, parameter.requires_grad) for parameter in network.parameters()]
-    buffers = [(buffer, buffer.clone()) for buffer in network.buffers()]
+    buffers = [
+        (module, name, buffer, buffer.clone())
+        for module in network.modules()
+        for name, buffer in module.named_buffers(recurse=False)
+    ]
     network.train().requires_grad_(requires_grad=False)
     try:
         yield
@@ -185,8 +191,9 @@ def frozen(network: nn.Module) -> Iterator[None]:
         for parameter, requires_grad in wanted:
             parameter.requires_grad_(requires_grad)
         with torch.no_grad():
-            for buffer, before in buffers:
-                buffer.copy_(before)
+            for module, name, buffer, before in buffers:
+                # A module may have written into the buffer, or have put another tensor in its place.
+                setattr(module, name, buffer.copy_(before))
 
 
 def _sites(topology: Topology, placement: Placement) -> dict[str, list[tuple[Group, Cut]]]:
@@ -205,7 +212,8 @@ def _multiply(scaler: Scaler, name: str, module: nn.Module, sites: list[tuple[Gr
         factors = _row_factors(scaler, sites, width)[_member_of_rows(scaler.member, output, name)]
         shape = [len(output), *[1] * (output.dim() - 1)]
         shape[dimension] = width
-        return output * factors.view(shape)
+        # A half-precision network goes on in half precision.
+        return output * factors.to(output.dtype).view(shape)
 
     return hook
 
@@ -223,11 +231,11 @@ def _row_factors(scaler: Scaler, sites: list[tuple[Group, Cut]], width: int) -> 
 
 
 def _member_of_rows(member: Tensor, output: Tensor, name: str) -> Tensor:
-    """(rows of the output,): a module that folds patches into the batch has several rows per example."""
+    """(rows of the output,): a module that folds patches into the batch has several rows per example, side by side."""
     rows, rest = divmod(len(output), len(member))
     if rest or not rows:
-        msg = (
-            f"layer {name!r} turns a batch of {len(member)} into {len(output)} rows: its examples cannot be told apart"
+        raise NetworkError(
+            f"layer {name!r} turns a batch of {len(member)} into {len(output)} rows: its examples cannot be told "
+            "apart. Keep the batch in the first dimension, for example with batch_first=True"
         )
-        raise NetworkError(msg)
     return member if rows == 1 else member.repeat_interleave(rows)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -16,10 +17,12 @@ from structured_ensembles.batches import set_epoch
 from structured_ensembles.errors import SettingsError
 from structured_ensembles.progress import bar
 from structured_ensembles.scaling import Parametrisation, ScaleFactors, Scaler, frozen, scaled
-from structured_ensembles.seeding import seeded
+from structured_ensembles.seeding import derived_seed, deterministic, seeded
 from structured_ensembles.types import Placement, Scores, Topology
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from torch.utils.data import DataLoader
 
 
@@ -102,36 +105,33 @@ def search(
         seed: Of the start values and of everything random in the passes.
 
     Raises:
-        SettingsError: If the loss becomes infinite or NaN.
+        SettingsError: If there are no members, or the loss becomes infinite or NaN.
     """
+    if members < 1:
+        raise SettingsError(f"members {members} must be at least 1")
     device = next(network.parameters()).device
-    generator = torch.Generator().manual_seed(seed)
+    generator = torch.Generator().manual_seed(derived_seed(seed, 0))
     factors = ScaleFactors(topology.widths, members, settings.parametrisation, settings.samples, generator).to(device)
     optimiser = torch.optim.Adam(factors.parameters(), lr=settings.learning_rate)
     losses: list[float] = []
     steps = _steps(batches, settings)
     with (
-        seeded(seed),
+        deterministic(),
+        seeded(derived_seed(seed, 1)),
         frozen(network),
         scaled(network, topology, settings.placement) as scaler,
         bar(f"Searching {members} sub-network{'s' * (members > 1)}", steps) as progress,
     ):
+        step = _Step(network, scaler, factors, settings.diversity)
         for inputs, labels in _cycle(batches, steps):
-            step = _Step(network, scaler, factors, settings.diversity)
-            loss = step.loss(inputs.to(device), labels.to(device))
+            fit, penalty = step.loss(inputs.to(device), labels.to(device))
             optimiser.zero_grad()
-            loss.total.backward()  # type: ignore[no-untyped-call]
+            (fit + penalty).backward()  # type: ignore[no-untyped-call]
             optimiser.step()
-            losses.append(_finite(loss.cross_entropy.item(), loss.total.item(), settings))
+            losses.append(_finite(fit.item(), penalty.item(), settings))
             progress.advance()
             progress.note(f"loss {losses[-1]:.3f}")
     return Found(factors.mean(), tuple(losses))
-
-
-@dataclass(frozen=True)
-class _Loss:
-    cross_entropy: Tensor
-    total: Tensor
 
 
 @dataclass(frozen=True)
@@ -141,26 +141,28 @@ class _Step:
     factors: ScaleFactors
     weights: Mapping[str, float]
 
-    def loss(self, inputs: Tensor, labels: Tensor) -> _Loss:
-        """The cross-entropy of a batch divided among the members, and the same with the diversity penalty."""
+    def loss(self, inputs: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        """The cross-entropy of a batch divided among the members, and the diversity penalty."""
         scores = self.factors.sample()
-        members = len(next(iter(scores.values())))
-        member = assign(len(inputs), members).to(inputs.device)
+        member = assign(len(inputs), _members(scores)).to(inputs.device)
+        every = None
         if diversity.needs_logits(self.weights):
             every = forward_members(self.network, self.scaler, scores, inputs)
             logits = every[member, torch.arange(len(inputs), device=inputs.device)]
         else:
-            every = None
             self.scaler.use(scores, member)
             logits = self.network(inputs)
-        fit = cross_entropy(logits, labels)
         observed = diversity.Observation(scores, self.factors.distributions(), every)
-        return _Loss(fit, fit + diversity.penalty(self.weights, observed) if self.weights else fit)
+        return cross_entropy(logits, labels), diversity.penalty(self.weights, observed)
+
+
+def _members(scores: Scores) -> int:
+    return len(next(iter(scores.values())))
 
 
 def forward_members(network: nn.Module, scaler: Scaler, scores: Scores, inputs: Tensor) -> Tensor:
     """(M, B, K): the logits of every member on every example of a batch, in one pass."""
-    members = len(next(iter(scores.values())))
+    members = _members(scores)
     scaler.use(scores, torch.arange(members, device=inputs.device).repeat_interleave(len(inputs)))
     logits: Tensor = network(inputs.repeat(members, *[1] * (inputs.dim() - 1)))
     return logits.view(members, len(inputs), -1)
@@ -171,20 +173,16 @@ def _steps(batches: DataLoader[Any], settings: SearchSettings) -> int:
     return steps if settings.max_steps is None else min(steps, settings.max_steps)
 
 
-def _cycle(batches: DataLoader[Any], steps: int) -> Any:  # noqa: ANN401 (a generator of pairs)
-    epoch = 0
-    while steps > 0:
+def _cycle(batches: DataLoader[Any], steps: int) -> Iterator[tuple[Tensor, Tensor]]:
+    for epoch, start in enumerate(range(0, steps, max(1, len(batches)))):
         set_epoch(batches, epoch)
-        for batch, _ in zip(batches, range(steps), strict=False):
-            yield batch
-        steps -= len(batches)
-        epoch += 1
+        yield from islice(batches, steps - start)
 
 
-def _finite(fit: float, total: float, settings: SearchSettings) -> float:
-    if not (math.isfinite(fit) and math.isfinite(total)):
+def _finite(fit: float, penalty: float, settings: SearchSettings) -> float:
+    if not math.isfinite(fit + penalty):
         raise SettingsError(
-            f"the search's loss became {total}: use a search learning rate below {settings.learning_rate:g}, "
-            f"for example {settings.learning_rate / 10:g}, or another diversity term"
+            f"the search's loss became {fit} and its diversity penalty {penalty}: use a search learning rate below "
+            f"{settings.learning_rate:g}, for example {settings.learning_rate / 10:g}, or another diversity term"
         )
     return fit

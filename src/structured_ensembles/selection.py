@@ -7,7 +7,7 @@ bisection.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -89,11 +89,13 @@ def keep_share(keys: Keys, keep: float, round_to: int = 1) -> list[Channels]:
     For distinct importances this is exactly the published comparison with the linearly interpolated quantile.
     """
     # A key is a fraction of two whole numbers: the slack undoes its rounding.
-    return _keep(keys, torch.full((_members(keys),), keep + 1e-9, dtype=torch.float64), round_to)
+    return _keep(keys, [keep + 1e-9] * _members(keys), round_to)
 
 
 def keep_within(keys: Keys, size: Callable[[list[Channels]], int], limit: int, round_to: int = 1) -> list[Channels]:
-    """The most channels whose true size is within a limit, all members growing one channel at a time, in turn.
+    """The most channels whose true size is within a limit, all members growing one place at a time, in turn.
+
+    A place is one channel; under the LOCAL rule, where groups keep the same share, it may be one in each of them.
 
     Args:
         keys: The order of keeping.
@@ -102,17 +104,16 @@ def keep_within(keys: Keys, size: Callable[[list[Channels]], int], limit: int, r
         round_to: Widths are rounded up to multiples of this.
 
     Raises:
-        BudgetError: If even one channel per group costs more; it names that size.
+        BudgetError: If even the fewest channels cost more; it names that size.
     """
     members = _members(keys)
-    flat = torch.cat([value.double() for value in keys.values()], dim=1)
-    pairs = sorted((key, member) for member in range(members) for key in flat[member].tolist())
+    places = torch.cat(list(keys.values()), dim=1).tolist()
+    pairs = sorted({(key, member) for member in range(members) for key in places[member]})
 
     def prefix(length: int) -> list[Channels]:
-        thresholds = torch.full((members,), -1.0, dtype=torch.float64)
-        for key, member in pairs[:length]:
-            thresholds[member] = key
-        return _keep(keys, thresholds, round_to)
+        thresholds = dict.fromkeys(range(members), -1.0)
+        thresholds.update((member, key) for key, member in pairs[:length])
+        return _keep(keys, list(thresholds.values()), round_to)
 
     smallest = size(prefix(0))
     if smallest > limit:
@@ -124,17 +125,23 @@ def keep_within(keys: Keys, size: Callable[[list[Channels]], int], limit: int, r
     return prefix(low)
 
 
-def impossible(limit: int, smallest: int, members: int) -> BudgetError:
+def fewest(widths: Mapping[str, int], round_to: int = 1) -> dict[str, Tensor]:
+    """As few channels as a member can keep: one per group, rounded up as far as the group has channels."""
+    return {name: torch.arange(min(width, round_to)) for name, width in widths.items()}
+
+
+def impossible(limit: int, smallest: int, members: int, unit: str = "") -> BudgetError:
     """The error for a budget below the smallest possible ensemble."""
+    counted = f" {unit}" if unit else ""
     return BudgetError(
-        f"a budget of {limit:,} is impossible for {members} member{'s' * (members > 1)} of this network: the smallest "
-        f"possible ensemble, one channel per group, costs {smallest:,}. Allow at least that, or take fewer members"
+        f"a budget of {limit:,}{counted} is impossible for {members} member{'s' * (members > 1)} of this network: the "
+        f"smallest possible ensemble costs {smallest:,}. Allow at least that, or take fewer members"
     )
 
 
-def _keep(keys: Keys, thresholds: Tensor, round_to: int) -> list[Channels]:
+def _keep(keys: Keys, thresholds: Sequence[float], round_to: int) -> list[Channels]:
     return [
-        {name: _first(value[member], float(threshold), round_to) for name, value in keys.items()}
+        {name: _first(value[member], threshold, round_to) for name, value in keys.items()}
         for member, threshold in enumerate(thresholds)
     ]
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from contextlib import contextmanager
 from dataclasses import dataclass
+from fractions import Fraction
 from typing import TYPE_CHECKING
 
 import torch
@@ -32,16 +33,12 @@ class Unit(Choice):
 
 
 _UNITS = {
-    "": Unit.BYTES,
-    "b": Unit.BYTES,
-    "bytes": Unit.BYTES,
-    "params": Unit.PARAMETERS,
-    "parameters": Unit.PARAMETERS,
+    **dict.fromkeys(("b", "byte", "bytes"), Unit.BYTES),
+    **dict.fromkeys(("param", "params", "parameter", "parameters"), Unit.PARAMETERS),
+    **dict.fromkeys(("flop", "flops"), Unit.FLOPS),
 }
-_UNITS |= {"flop": Unit.FLOPS, "flops": Unit.FLOPS}
 _PREFIXES = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9}
-_PATTERN = re.compile(r"(?P<number>\d+(\.\d*)?|\.\d+)\s*(?P<prefix>[kmg]?)(?P<unit>[a-z]*)")
-_RELATIVE = re.compile(r"(?P<number>\d+(\.\d*)?|\.\d+)\s*x\s*(?P<unit>[a-z]*)")
+_BUDGET = re.compile(r"(?P<number>\d{1,18}(\.\d{0,18})?|\.\d{1,18})\s*(?P<scale>[kmgx]?)\s*(?P<unit>[a-z]*)", re.ASCII)
 
 
 @dataclass(frozen=True)
@@ -60,25 +57,30 @@ class Budget:
 
     def __post_init__(self) -> None:
         if not 0 < self.amount < float("inf"):
-            raise SettingsError(f"a budget of {self.amount} must be above 0")
+            raise SettingsError(f"a budget of {self.amount} must be above 0 and finite")
 
     @classmethod
     def parse(cls, text: str) -> Budget:
         """Read ``1x`` (of the base network's bytes), ``0.5x params``, ``2 MB``, ``280k params``, ``50 MFLOPs``.
 
+        Prefixes are decimal: a kB is 1,000 bytes.
+
         Raises:
-            SettingsError: If it is none of those.
+            SettingsError: If it is none of those, or not above 0.
         """
-        lower = text.strip().lower()
-        relative = _RELATIVE.fullmatch(lower)
-        found = relative or _PATTERN.fullmatch(lower)
-        if not found or found["unit"] not in _UNITS or (not relative and not (found["unit"])):
+        found = _BUDGET.fullmatch(text.strip().lower())
+        number, scale, unit = found.group("number", "scale", "unit") if found else ("", "", "")
+        relative = scale == "x"
+        if relative and not unit:
+            unit = "bytes"
+        if unit not in _UNITS:
             raise SettingsError(
                 f"budget {text!r} is not understood: write 1x (the bytes of one network), 0.5x params, 2MB, "
                 "280k params or 50MFLOPs"
             )
-        scale = 1 if relative else _PREFIXES[found["prefix"]]
-        return cls(float(found["number"]) * scale, _UNITS[found["unit"]], relative=relative is not None)
+        # Exact decimals: 2.01 * 10**6 is 2009999.9999999998 in floating point.
+        amount = Fraction(number) * (1 if relative else _PREFIXES[scale])
+        return cls(float(amount), _UNITS[unit], relative=relative)
 
     def limit(self, base: int) -> int:
         """The largest whole number within the budget.
@@ -86,7 +88,9 @@ class Budget:
         Args:
             base: What the base network costs, in this budget's unit.
         """
-        return int(self.amount * base) if self.relative else int(self.amount)
+        # The decimal that was written, not its nearest float: 0.29 of 100 is 29.
+        amount = Fraction(str(self.amount))
+        return int(amount * base) if self.relative else int(amount)
 
 
 def parameters(module: nn.Module) -> int:

@@ -1,0 +1,155 @@
+"""From what a user wrote to a plan, and from a plan to the file that repeats it."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+import numpy as np
+import yaml
+
+from structured_ensembles.cli.kinds import NONE, OrNone, Pair
+from structured_ensembles.cli.options import OPTIONS, Option
+from structured_ensembles.errors import SettingsError, unknown
+from structured_ensembles.networks import family
+from structured_ensembles.presets import Preset, Settings, settings
+from structured_ensembles.run import Plan
+from structured_ensembles.sizes import Budget
+from structured_ensembles.types import Choice
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+_RUN = {
+    "data": "data",
+    "image_size": "image_size",
+    "architecture": "architecture",
+    "network_argument": "arguments",
+    "members": "members",
+    "against": "against",
+    "seed": "seed",
+}
+"""By option, the attribute of a plan."""
+_HEADER = "# Everything that decides what `structens fit` makes. To repeat it: structens fit --config THIS_FILE\n"
+
+
+def read(path: str | Path) -> dict[str, Any]:
+    """The values of a configuration file, by option.
+
+    Raises:
+        SettingsError: It cannot be read, is no YAML mapping, has an unknown key, or a value of another type.
+    """
+    try:
+        content = yaml.safe_load(Path(path).expanduser().read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
+        raise SettingsError(f"the configuration {path} cannot be read: {reason}") from error
+    except (yaml.YAMLError, RecursionError) as error:
+        raise SettingsError(f"the configuration {path} is not YAML: {error}") from error
+    if not isinstance(content, dict):
+        raise SettingsError(f"the configuration {path} must be lines of the form `members: 4`")
+    values: dict[str, Any] = {}
+    for key, value in content.items():
+        option = _option(str(key), path)
+        if option.name in values:
+            raise SettingsError(f"{path} names {option.name} twice")
+        values[option.name] = _value(option, value, path)
+    return values
+
+
+def _option(key: str, path: str | Path) -> Option:
+    name = key.replace("-", "_")
+    if name not in OPTIONS:
+        raise unknown(f"key of {path}", key, OPTIONS)
+    return OPTIONS[name]
+
+
+def _value(option: Option, value: Any, path: str | Path) -> Any:  # noqa: ANN401 (whatever YAML holds)
+    """The value as the command line would give it."""
+    parameter = click.Option([f"--{option.name}"])
+    try:
+        if not isinstance(option.kind, Pair):
+            return option.kind.convert(value, parameter, None)
+        if not isinstance(value, dict):
+            raise SettingsError(f"{path}: {option.name} must be lines of the form `name: value` below it")
+        return dict(option.kind.convert((str(key), entry), parameter, None) for key, entry in value.items())
+    except click.UsageError as error:
+        raise SettingsError(f"{path}: {option.name}: {error.message}") from error
+
+
+def given(parameters: Mapping[str, Any]) -> dict[str, Any]:
+    """Of click's parameters the options that the user wrote."""
+    values = {name: value for name, value in parameters.items() if name in OPTIONS and value not in (None, ())}
+    return {name: dict(value) if isinstance(OPTIONS[name].kind, Pair) else value for name, value in values.items()}
+
+
+def merged(file: Mapping[str, Any], line: Mapping[str, Any]) -> dict[str, Any]:
+    """The values of a file, overridden by those of the command line; keep and budget override each other."""
+    rival = {"keep": "budget", "budget": "keep"}
+    dropped = {rival[name] for name in line if name in rival}
+    return {name: value for name, value in file.items() if name not in dropped} | dict(line)
+
+
+def plan(values: Mapping[str, Any]) -> Plan:
+    """The plan that the values describe.
+
+    Raises:
+        SettingsError: A value is outside its limits, or two exclude each other.
+    """
+    if "keep" in values and values.get("budget", NONE) != NONE:
+        raise SettingsError("give either budget or keep, not both: a budget finds the share to keep by itself")
+    attributes = {_RUN[name]: value for name, value in values.items() if name in _RUN}
+    preset, kind = Preset(values.get("preset", Preset.DEFAULT)), family(values.get("architecture", Plan.architecture))
+    return Plan(**attributes, settings=_changed(settings(preset, kind), values))
+
+
+def _changed(start: Settings, values: Mapping[str, Any]) -> Settings:
+    """The settings with the values in their places, each part replaced at once: its limits hold for the whole."""
+    parts: dict[str, dict[str, Any]] = {}
+    for name, value in values.items():
+        part, _, attribute = OPTIONS[name].target.rpartition(".")
+        if attribute:
+            holder = getattr(start, part) if part else start
+            parts.setdefault(part, {})[attribute] = _typed(OPTIONS[name], value, getattr(holder, attribute))
+    if "keep" in values:
+        parts.setdefault("", {})["budget"] = None
+    whole = parts.pop("", {})
+    return replace(start, **whole, **{part: replace(getattr(start, part), **new) for part, new in parts.items()})
+
+
+def _typed(option: Option, value: Any, before: Any) -> Any:  # noqa: ANN401
+    if isinstance(option.kind, OrNone) and value == NONE:
+        return None
+    if option.name == "budget":
+        return Budget.parse(value)
+    return type(before)(value) if isinstance(before, Choice) else value
+
+
+def resolved(plan: Plan) -> dict[str, Any]:
+    """Every option's value, as a configuration file holds it; `plan` makes an equal plan of it."""
+    values: dict[str, Any] = {}
+    for name, option in OPTIONS.items():
+        if option.target:
+            part, _, attribute = option.target.rpartition(".")
+            values[name] = _plain(getattr(getattr(plan.settings, part) if part else plan.settings, attribute))
+        elif name in _RUN:
+            values[name] = _plain(getattr(plan, _RUN[name]))
+    unused = "keep" if plan.settings.budget else "budget"
+    return {name: value for name, value in values.items() if name != unused and (name, value) != ("image_size", None)}
+
+
+def _plain(value: Any) -> Any:  # noqa: ANN401
+    if isinstance(value, Budget):
+        return f"{np.format_float_positional(value.amount, trim='-')}{'x' if value.relative else ''} {value.unit}"
+    if isinstance(value, Choice):
+        return str(value)
+    if isinstance(value, tuple):
+        return list(value)
+    return dict(value) if hasattr(value, "items") else value
+
+
+def text(plan: Plan) -> str:
+    """The configuration file of a plan."""
+    return _HEADER + yaml.safe_dump(resolved(plan), sort_keys=False, allow_unicode=True)

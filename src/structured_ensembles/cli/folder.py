@@ -1,0 +1,68 @@
+"""The folder of a run: made before the long work, so that it is known to be writable; never written over."""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from structured_ensembles.cli.printing import quoted
+from structured_ensembles.errors import SettingsError, StructensError
+from structured_ensembles.run import CONFIGURATION, STATE, write_whole
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+
+def check_new(folder: Path) -> None:
+    """Refuse a folder that exists.
+
+    Raises:
+        SettingsError: It does.
+    """
+    if folder.exists() or folder.is_symlink():
+        raise SettingsError(
+            f"the output folder {folder} exists: choose another with --out, or go on with the run in it: "
+            f"structens fit --resume --out {quoted(folder)}"
+        )
+
+
+@contextmanager
+def reserved(folder: Path, configuration: str) -> Iterator[None]:
+    """Make the folder with its configuration; if the run is refused before anything is found, it is gone again.
+
+    Raises:
+        SettingsError: The folder exists or cannot be made.
+    """
+    check_new(folder)
+    made = [path for path in (folder, *folder.parents) if not path.exists()]
+    try:
+        folder.mkdir(parents=True)
+        write_whole(folder / CONFIGURATION, configuration)
+    except OSError as error:
+        _remove(folder, made)
+        raise SettingsError(f"cannot write in {folder} ({error.strerror}): choose another --out") from error
+    try:
+        yield
+    except StructensError:
+        if not (folder / STATE).exists():
+            _remove(folder, made)
+        raise
+
+
+def _remove(folder: Path, made: list[Path]) -> None:
+    """Undo `reserved`, parents included where nobody else has put anything into them."""
+    (folder / CONFIGURATION).unlink(missing_ok=True)
+    for path in made:
+        if not path.is_dir() or any(path.iterdir()):
+            return
+        path.rmdir()
+
+
+def fresh(wanted: Path) -> Path:
+    """The folder, or the first of folder-2, folder-3, ... that does not exist."""
+    number, folder = 1, wanted
+    while folder.exists():
+        number += 1
+        folder = wanted.with_name(f"{wanted.name}-{number}")
+    return folder

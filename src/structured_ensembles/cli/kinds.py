@@ -1,0 +1,158 @@
+"""What a value of the command line or of a configuration file may be, and how it is read: the same for both."""
+
+from __future__ import annotations
+
+import json
+import math
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from structured_ensembles.errors import unknown
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from types import UnionType
+
+Context = click.Context | None
+Parameter = click.Parameter | None
+
+
+class Text(click.ParamType):
+    """A text that is not empty."""
+
+    name = "text"
+
+    def convert(self, value: Any, param: Parameter, ctx: Context) -> str:  # noqa: ANN401 (whatever YAML holds)
+        """The text without the spaces around it."""
+        if not isinstance(value, str) or not value.strip():
+            self.fail(f"{value!r} is not a text.", param, ctx)
+        return value.strip()
+
+
+class Whole(click.ParamType):
+    """A whole number."""
+
+    name = "integer"
+
+    def convert(self, value: Any, param: Parameter, ctx: Context) -> int:  # noqa: ANN401
+        """An int, or its digits; 2.5 and true are neither."""
+        try:
+            return int(_number(value, str | int))
+        except ValueError as error:
+            raise click.BadParameter(f"{value!r} is not a whole number.", ctx, param) from error
+
+
+class Number(click.ParamType):
+    """A finite number."""
+
+    name = "number"
+
+    def convert(self, value: Any, param: Parameter, ctx: Context) -> float:  # noqa: ANN401
+        """A float, from text too: YAML reads 1e-3, without a point, as text."""
+        try:
+            return float(_number(float(_number(value, str | int | float)), float))
+        except (ValueError, OverflowError) as error:
+            raise click.BadParameter(f"{value!r} is not a finite number.", ctx, param) from error
+
+
+def _number(value: Any, kinds: UnionType | type) -> Any:  # noqa: ANN401
+    """The value, if it is of these kinds, no truth value and not infinite or NaN."""
+    if isinstance(value, bool) or not isinstance(value, kinds):
+        raise ValueError(value)
+    if isinstance(value, float) and not math.isfinite(value):
+        raise ValueError(value)
+    return value
+
+
+class Switch(click.ParamType):
+    """Yes or no."""
+
+    name = "boolean"
+
+    def convert(self, value: Any, param: Parameter, ctx: Context) -> bool:  # noqa: ANN401
+        """A bool; on the command line click makes it of --name and --no-name."""
+        if not isinstance(value, bool):
+            self.fail(f"{value!r} is neither true nor false.", param, ctx)
+        return value
+
+
+class OneOf(click.ParamType):
+    """One of some names."""
+
+    name = "choice"
+
+    def __init__(self, *known: str) -> None:
+        self.known = known
+
+    def get_metavar(self, param: click.Parameter, ctx: click.Context) -> str:  # noqa: ARG002 (click's signature)
+        """The names, for the help."""
+        return "|".join(self.known)
+
+    def convert(self, value: Any, param: Parameter, ctx: Context) -> str:  # noqa: ANN401, ARG002
+        """The name; a SettingsError that proposes the nearest one if there is none."""
+        if value not in self.known:
+            raise unknown(param.name.replace("_", "-") if param and param.name else "name", str(value), self.known)
+        return str(value)
+
+
+class OrNone(click.ParamType):
+    """Another kind, or none."""
+
+    def __init__(self, kind: click.ParamType) -> None:
+        self.kind = kind
+        self.name = f"{kind.name}|none"
+
+    def convert(self, value: Any, param: Parameter, ctx: Context) -> Any:  # noqa: ANN401
+        """The text `NONE`, which unlike None was written by someone, or what the other kind reads."""
+        if value is None or value == NONE:
+            return NONE
+        return self.kind.convert(value, param, ctx)
+
+
+NONE = "none"
+
+
+class Several(click.ParamType):
+    """Several values, separated by commas; in YAML also a list."""
+
+    def __init__(self, kind: click.ParamType) -> None:
+        self.kind = kind
+        self.name = f"{kind.name},..."
+
+    def convert(self, value: Any, param: Parameter, ctx: Context) -> tuple[Any, ...]:  # noqa: ANN401
+        """The values."""
+        parts: Sequence[Any] = value if isinstance(value, list | tuple) else str(value).split(",")
+        return tuple(self.kind.convert(part.strip() if isinstance(part, str) else part, param, ctx) for part in parts)
+
+
+class Pair(click.ParamType):
+    """``name=value``, given once or more; in YAML a mapping."""
+
+    def __init__(self, value: click.ParamType) -> None:
+        self.value = value
+        self.name = f"name={value.name}"
+
+    def convert(self, value: Any, param: Parameter, ctx: Context) -> tuple[str, Any]:  # noqa: ANN401
+        """Name and value."""
+        if isinstance(value, str) and "=" in value:
+            value = tuple(value.split("=", 1))
+        if not isinstance(value, tuple) or not isinstance(value[0], str) or not value[0].strip():
+            self.fail(f"{value!r} is not of the form name=value.", param, ctx)
+        return value[0].strip(), self.value.convert(value[1], param, ctx)
+
+
+class Scalar(click.ParamType):
+    """A number, true, false or a text: what an architecture's arguments are."""
+
+    name = "value"
+
+    def convert(self, value: Any, param: Parameter, ctx: Context) -> Any:  # noqa: ANN401
+        """On the command line everything is text: what looks like a number or a truth value is one."""
+        if not isinstance(value, str | int | float | bool):
+            self.fail(f"{value!r} is neither a number, a truth value nor a text.", param, ctx)
+        try:
+            found = json.loads(value.lower()) if isinstance(value, str) else value
+        except ValueError:
+            return value
+        return found if isinstance(found, int | float) else value

@@ -1,0 +1,73 @@
+"""The command `structens`: its verbs, and what becomes of errors."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from structured_ensembles.cli.demo import demo
+from structured_ensembles.cli.evaluate import evaluate
+from structured_ensembles.cli.fit import fit
+from structured_ensembles.cli.inspect import inspect
+from structured_ensembles.cli.predict import predict
+from structured_ensembles.cli.verb import debug_option, write_examples
+from structured_ensembles.errors import StructensError
+
+_INTERRUPTED = 130
+
+
+class _Mistake(click.ClickException):
+    """A user's mistake, on one line."""
+
+    exit_code = 2
+
+    def __init__(self, error: StructensError) -> None:
+        super().__init__(" ".join(str(error).split()))
+
+
+class _Structens(click.Group):
+    def format_help_text(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        super().format_help_text(ctx, formatter)
+        write_examples(_EXAMPLES, formatter)
+
+    def invoke(self, ctx: click.Context) -> Any:  # noqa: ANN401 (click's signature)
+        try:
+            return super().invoke(ctx)
+        except StructensError as error:
+            if ctx.meta.get("debug"):
+                raise
+            raise _Mistake(error) from None
+        except KeyboardInterrupt:
+            click.echo("\nStopped.", err=True)
+            ctx.exit(_INTERRUPTED)
+        except (click.ClickException, click.exceptions.Exit, click.Abort, BrokenPipeError):
+            raise
+        except Exception:
+            click.echo("This is a bug of structens, not your mistake. Please report it with what follows.", err=True)
+            raise
+
+
+_EXAMPLES = """
+structens demo                                        see it work on handwritten digits, in a minute or two
+structens fit --data my_images/ --members 4           make one of your own images
+structens predict runs/demo/structured.safetensors photo.png
+structens fit --help                                  all that can be chosen
+"""
+
+
+@click.group(cls=_Structens, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(package_name="structured-ensembles", prog_name="structens")
+def main() -> None:
+    """Turn one untrained network into an ensemble that knows when it does not know.
+
+    Several networks that vote are right more often than one, and where they disagree, they do not know. But they cost
+    several times the memory. A structured ensemble cuts several small networks, its MEMBERS, out of a single one: the
+    channels that each of them keeps are learned before anything else. Together they may cost no more than a BUDGET,
+    for example the bytes of the one network.
+    """
+
+
+for _verb in (demo, fit, predict, evaluate, inspect):
+    main.add_command(_verb)
+main.params.append(debug_option())

@@ -1,0 +1,42 @@
+"""What all verbs have in common: an example in their help, and --debug."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+
+class Verb(click.Command):
+    """A command with examples below its description, and an option that shows where errors come from.
+
+    Args:
+        examples: Lines that can be pasted into a shell.
+    """
+
+    def __init__(self, *args: Any, examples: str, **kwargs: Any) -> None:  # noqa: ANN401 (click's own)
+        super().__init__(*args, **kwargs)
+        self.examples = examples
+        self.params.append(debug_option())
+
+    def format_help_text(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the description, and the examples as they are."""
+        super().format_help_text(ctx, formatter)
+        write_examples(self.examples, formatter)
+
+
+def write_examples(examples: str, formatter: click.HelpFormatter) -> None:
+    """A section of lines that are not folded."""
+    with formatter.section("Examples"):
+        for line in examples.strip().splitlines():
+            formatter.write(f"{'':{formatter.current_indent}}{line}\n")
+
+
+def debug_option() -> click.Option:
+    """``--debug``, before a verb or after it."""
+    text = "On an error, also show where in the program it came up."
+    return click.Option(["--debug"], is_flag=True, expose_value=False, callback=_remember, help=text)
+
+
+def _remember(ctx: click.Context, _: click.Parameter, value: object) -> None:
+    ctx.meta["debug"] = bool(value) or ctx.meta.get("debug", False)

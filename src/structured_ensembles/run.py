@@ -1,0 +1,316 @@
+"""One run: data and settings in, a folder with artefacts, measurements and pictures out.
+
+A run's folder holds ``structured.safetensors`` (and ``single.safetensors``, ... of what it is compared with),
+``config.yaml``, ``metrics.json``, ``learning_curves.png``, ``reliability.png`` and the training logs in ``log``. While
+it runs, ``state`` keeps what a stopped run goes on from.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import importlib.util
+import json
+import math
+import platform
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from structured_ensembles import data as datasets
+from structured_ensembles import sizes
+from structured_ensembles.artefact import Record
+from structured_ensembles.errors import ArtefactError, SettingsError, unknown
+from structured_ensembles.evaluation import Cost, Metrics, Reliability, Row, measure, reliability
+from structured_ensembles.extraction import draw
+from structured_ensembles.methods import METHODS, SingleNetwork, StructuredEnsemble, method
+from structured_ensembles.networks import NetworkSpec, build
+from structured_ensembles.prediction import Ensemble
+from structured_ensembles.presets import Settings, settings
+from structured_ensembles.training import Log
+from structured_ensembles.types import Combine
+from structured_ensembles.uncertainty import disagreement, predict_from_logits, rejection_report
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from torch import Tensor
+
+    from structured_ensembles.data import ImageData
+    from structured_ensembles.fitting import Fittable
+    from structured_ensembles.networks.spec import Scalar
+    from structured_ensembles.types import Prediction
+
+SCHEMA = 1
+"""Of ``metrics.json``."""
+STATE, LOGS, CONFIGURATION, METRICS = "state", "log", "config.yaml", "metrics.json"
+_PACKAGES = ("structured-ensembles", "torch", "lightning", "torch-pruning", "numpy", "safetensors")
+_CHUNK = 1024
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What decides the outcome of a run.
+
+    Attributes:
+        data: A source that `data.load` knows.
+        image_size: To what side images are resized; None leaves them.
+        architecture: A name of `networks`.
+        arguments: Of the architecture.
+        members: M.
+        against: Names of the methods that the structured ensemble is compared with.
+        seed: Of everything random.
+        settings: How the ensembles are made.
+
+    Raises:
+        SettingsError: An unknown method, or logs for a library that is not installed.
+    """
+
+    data: str = "digits"
+    image_size: int | None = None
+    architecture: str = "small_cnn"
+    arguments: Mapping[str, Scalar] = field(default_factory=dict)
+    members: int = 4
+    against: tuple[str, ...] = ()
+    seed: int = 0
+    settings: Settings = field(default_factory=settings)
+
+    def __post_init__(self) -> None:
+        rivals = [name for name in METHODS if name != StructuredEnsemble.method]
+        for name in self.against:
+            if name not in rivals:
+                raise unknown("method to compare with", name, rivals)
+        if self.settings.training.log is Log.TENSORBOARD and importlib.util.find_spec("tensorboard") is None:
+            raise SettingsError("log tensorboard needs a package: pip install 'structured-ensembles[tensorboard]'")
+
+
+def network(plan: Plan, images: ImageData) -> NetworkSpec:
+    """The whole network, which takes pixels in [0, 1] and normalises them itself.
+
+    Raises:
+        StructensError: It cannot be built for these images.
+    """
+    mean, std = datasets.mean_and_std(images.train)
+    spec = NetworkSpec(plan.architecture, images.input_shape, len(images.classes), plan.arguments, mean, std)
+    draw(lambda: build(spec), 0)
+    return spec
+
+
+def contestants(plan: Plan, spec: NetworkSpec) -> list[Fittable]:
+    """The methods to fit, the structured ensemble first: it has the most to refuse, and should before the long work.
+
+    Raises:
+        SettingsError: A setting is outside its limits.
+    """
+    fittables: list[Fittable] = [StructuredEnsemble(spec, plan.members, settings=plan.settings)]
+    for name in dict.fromkeys(plan.against):
+        kind: Any = method(name)  # methods differ in what they take: one network has no number of members
+        count = () if kind is SingleNetwork else (plan.members,)
+        fittables.append(kind(spec, *count, settings=plan.settings))
+    return fittables
+
+
+def dense(spec: NetworkSpec, classes: Sequence[str]) -> Cost:
+    """What one whole network costs, saved like any ensemble, without training it."""
+    record = Record(SingleNetwork.method, 1, tuple(classes), spec.input_shape, Combine.PROBABILITIES, spec)
+    return cost(Ensemble([draw(lambda: build(spec), 0)], record))
+
+
+def cost(ensemble: Ensemble, seconds: float | None = None) -> Cost:
+    """What an ensemble costs."""
+    size = ensemble.size()
+    return Cost(size.parameters, sizes.buffers(ensemble.members), size.bytes, size.flops, seconds)
+
+
+def title(name: str, members: int) -> str:
+    """What a table calls a method."""
+    words = {"single": "single network", "structured": "structured ensemble", "deep": "deep ensemble"}
+    text = words.get(name, name)
+    return text if name == SingleNetwork.method else f"{text} of {members}"
+
+
+def image_shape(record: Record) -> tuple[int, int, int]:
+    """(C, H, W) of the images that an ensemble takes.
+
+    Raises:
+        ArtefactError: It does not take images.
+    """
+    if len(record.input_shape) != 3:
+        raise ArtefactError(f"this ensemble takes inputs of shape {record.input_shape}, not images: use it in Python")
+    channels, height, width = record.input_shape
+    return channels, height, width
+
+
+def answer(ensemble: Ensemble, images: Tensor) -> Prediction:
+    """The ensemble's prediction for any number of images, on the CPU.
+
+    Args:
+        ensemble: Takes pixels in [0, 1].
+        images: (N, C, H, W), uint8, or float32 in [0, 1].
+    """
+    parts = [ensemble.logits(datasets.as_float(part)).cpu() for part in torch.split(images, _CHUNK)]
+    return predict_from_logits(torch.cat(parts, dim=1), ensemble.record.combine)
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What came of one method.
+
+    Attributes:
+        entry: Its part of ``metrics.json``.
+        curve: Its reliability on the test set.
+        histories: The learning curve of each member, by what a picture calls it.
+    """
+
+    entry: dict[str, Any]
+    curve: Reliability
+    histories: dict[str, Sequence[Mapping[str, float]]]
+
+
+def evaluated(
+    ensemble: Ensemble, prediction: Prediction, labels: Tensor, *, bins: int = 15, seconds: float | None = None
+) -> dict[str, Any]:
+    """Everything that is measured about an ensemble: one method's part of ``metrics.json``.
+
+    Args:
+        ensemble: Whose answers they are.
+        prediction: Its `answer` to N images.
+        labels: (N,), what the images show.
+        bins: Of the calibration error.
+        seconds: How long fitting took; None if that is not known.
+    """
+    record = ensemble.record
+    return {
+        "name": title(record.method, record.members),
+        "method": record.method,
+        "members": record.members,
+        "metrics": measure(prediction.probabilities, labels, bins).to_json(),
+        "calibration_bins": bins,
+        "disagreement": float(disagreement(prediction.votes).mean()),
+        "rejection": _rejection(prediction, labels, record.summary.get("rejection_threshold")),
+        "cost": asdict(cost(ensemble, seconds)),
+        "best_epochs": record.summary.get("best_epochs"),
+        "held_out_accuracies": record.summary.get("held_out_accuracies"),
+    }
+
+
+def _rejection(prediction: Prediction, labels: Tensor, threshold: Any) -> dict[str, float | None] | None:  # noqa: ANN401
+    """What abstaining above an artefact's threshold does; None where the artefact has none."""
+    if threshold is None:
+        return None
+    report = rejection_report(prediction.predictive_entropy, prediction.classes == labels, float(threshold))
+    shares = {name: None if math.isnan(value) else value for name, value in asdict(report).items()}
+    return {"threshold": float(threshold), **shares}
+
+
+def row(entry: Mapping[str, Any]) -> Row:
+    """The table's row of what `evaluated` gave, also after a round trip through JSON."""
+    numbers = {name: math.nan if value is None else value for name, value in entry["metrics"].items()}
+    return Row(entry["name"], Metrics(**numbers), Cost(**entry["cost"]))
+
+
+def unfitted(whole: Cost) -> Row:
+    """The row of the whole network, of which only the cost is known."""
+    return Row("whole network, not trained", None, whole)
+
+
+def carry_out(contestant: Fittable, images: ImageData, seed: int, folder: Path) -> Outcome:
+    """Fit one method, save its artefact in the folder, and measure it; what is there already is not done again."""
+    state = folder / STATE / contestant.method
+    resumed = state.exists()
+    contestant.fit(datasets.as_dataset(images.train), classes=images.classes, seed=seed, directory=state)
+    prediction, labels = answer(contestant, images.test.images), images.test.labels
+    seconds = None if resumed else contestant.seconds  # of a fit that was stopped only the last part is known
+    entry = evaluated(contestant, prediction, labels, seconds=seconds)
+    path = folder / f"{contestant.method}.safetensors"
+    if not path.exists():
+        contestant.save(path, measurements={"data": images.name, "test": _rounded(entry["metrics"])})
+    curve = reliability(prediction.probabilities, labels)
+    return Outcome({**entry, "file": path.name}, curve, _histories(contestant))
+
+
+def _rounded(metrics: Mapping[str, float | None]) -> dict[str, float | None]:
+    return {name: None if value is None else round(value, 6) for name, value in metrics.items()}
+
+
+def _histories(contestant: Fittable) -> dict[str, Sequence[Mapping[str, float]]]:
+    if contestant.count == 1:
+        return {contestant.method: contestant.trained[0].history}
+    return {f"{contestant.method} {m + 1}": trained.history for m, trained in enumerate(contestant.trained)}
+
+
+def finish(plan: Plan, images: ImageData, outcomes: Sequence[Outcome], whole: Cost, folder: Path) -> dict[str, Any]:
+    """Draw the pictures, write ``metrics.json`` and clear the state away; returns what the file holds."""
+    from structured_ensembles.evaluation.pictures import learning_curves, reliability_diagram
+
+    histories = {name: history for outcome in outcomes for name, history in outcome.histories.items()}
+    learning_curves(histories, folder / "learning_curves.png")
+    reliability_diagram({o.entry["name"]: o.curve for o in outcomes}, folder / "reliability.png")
+    metrics: dict[str, Any] = {
+        "schema": SCHEMA,
+        "seed": plan.seed,
+        "architecture": plan.architecture,
+        "data": {
+            "name": images.name,
+            "classes": list(images.classes),
+            "input_shape": list(images.input_shape),
+            "training_images": len(images.train),
+            "test_images": len(images.test),
+        },
+        "whole_network": asdict(whole),
+        "methods": {outcome.entry["method"]: outcome.entry for outcome in outcomes},
+        "versions": versions(),
+    }
+    write_whole(folder / METRICS, json.dumps(metrics, indent=2, allow_nan=False) + "\n")
+    clear(folder)
+    return metrics
+
+
+def clear(folder: Path) -> None:
+    """Keep the logs of a finished run and delete the rest of its state, several times the size of the artefacts."""
+    for log in sorted((folder / STATE).glob(f"*/*/{LOGS}")):
+        goal = folder / LOGS / log.parent.parent.name / log.parent.name
+        goal.parent.mkdir(parents=True, exist_ok=True)
+        if not goal.exists():
+            log.replace(goal)
+    shutil.rmtree(folder / STATE, ignore_errors=True)
+
+
+def finished(folder: Path) -> dict[str, Any] | None:
+    """What a run that has come to its end wrote into ``metrics.json``; None if it has not.
+
+    Raises:
+        ArtefactError: The file is damaged.
+    """
+    path = folder / METRICS
+    if not path.exists():
+        return None
+    try:
+        metrics: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        if metrics["schema"] != SCHEMA:
+            raise ArtefactError(f"{path} has schema {metrics['schema']}, and this version reads {SCHEMA}")
+        rows(metrics)
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ArtefactError(f"{path} is damaged: delete it and resume the run to write it again") from error
+    return metrics
+
+
+def rows(metrics: Mapping[str, Any]) -> list[Row]:
+    """The table of a run: the single network, or the size of a whole one, first, as what the others are measured by."""
+    entries: Mapping[str, Any] = metrics["methods"]
+    first = [] if SingleNetwork.method in entries else [unfitted(Cost(**metrics["whole_network"]))]
+    return [*first, *(row(entries[name]) for name in METHODS if name in entries)]
+
+
+def versions() -> dict[str, str]:
+    """Of Python and of the libraries that a result may depend on."""
+    return {"python": platform.python_version()} | {name: importlib.metadata.version(name) for name in _PACKAGES}
+
+
+def write_whole(path: Path, text: str) -> None:
+    """Write beside the goal, then rename: a reader never meets half a file."""
+    partial = path.with_name(f".{path.name}.partial")
+    partial.write_text(text, encoding="utf-8")
+    partial.replace(path)

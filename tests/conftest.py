@@ -1,0 +1,102 @@
+"""The networks that the method has to work on, each with its topology found once."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from structured_ensembles import networks, topology
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from structured_ensembles.types import Topology
+
+
+# Small tensors gain nothing from threads, and tests that run side by side lose by them.
+torch.set_num_threads(1)
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """A network with random weights in evaluation mode, two inputs, and what of it can be cut in scope coupled."""
+
+    name: str
+    network: nn.Module
+    example: Tensor
+    topology: Topology
+
+
+def _torchvision(name: str, **options: object) -> nn.Module:
+    return pytest.importorskip("torchvision.models").get_model(name, weights=None, num_classes=10, **options)
+
+
+def _vgg(name: str) -> nn.Module:
+    with torch.device("meta"):  # its weights are drawn by `randomise`, and its own start takes seconds
+        network = _torchvision(name)
+    return network.to_empty(device="cpu")
+
+
+def _timm(name: str, **options: object) -> nn.Module:
+    return pytest.importorskip("timm").create_model(name, num_classes=10, **options)
+
+
+SMALL, LARGE = (3, 32, 32), (3, 64, 64)
+
+ARCHITECTURES: dict[str, tuple[tuple[int, int, int], Callable[[], nn.Module]]] = {
+    "mlp": ((1, 8, 8), lambda: networks.mlp((1, 8, 8), 10)),
+    "lenet5": ((1, 28, 28), lambda: networks.lenet5((1, 28, 28), 10)),
+    "resnet20": (SMALL, lambda: networks.resnet20(SMALL, 10)),
+    "resnet20_pad": (SMALL, lambda: networks.resnet20(SMALL, 10, shortcut="pad")),
+    "resnet32": (SMALL, lambda: networks.resnet32(SMALL, 10)),
+    "resnet32_pad": (SMALL, lambda: networks.resnet32(SMALL, 10, shortcut="pad")),
+    "vgg11": (SMALL, lambda: _vgg("vgg11")),
+    "vgg11_bn": (SMALL, lambda: _vgg("vgg11_bn")),
+    "vgg16": (SMALL, lambda: _vgg("vgg16")),
+    "vgg16_bn": (SMALL, lambda: _vgg("vgg16_bn")),
+    "resnet18": (LARGE, lambda: _torchvision("resnet18")),
+    "resnet50": (LARGE, lambda: _torchvision("resnet50")),
+    "mobilenet_v2": (LARGE, lambda: _torchvision("mobilenet_v2")),
+    "mobilenet_v3_small": (LARGE, lambda: _torchvision("mobilenet_v3_small")),
+    "efficientnet_b0": (LARGE, lambda: _torchvision("efficientnet_b0")),
+    "convnext_tiny": (LARGE, lambda: _torchvision("convnext_tiny")),
+    "densenet121": (LARGE, lambda: _torchvision("densenet121")),
+    "regnet_y_400mf": (LARGE, lambda: _torchvision("regnet_y_400mf")),
+    "squeezenet1_1": (LARGE, lambda: _torchvision("squeezenet1_1")),
+    "vit_b_16": (SMALL, lambda: _torchvision("vit_b_16", image_size=32)),
+    "resnet26d": (LARGE, lambda: _timm("resnet26d")),
+    "vit_tiny_patch16_224": (SMALL, lambda: _timm("vit_tiny_patch16_224", img_size=32)),
+}
+
+
+def randomise(network: nn.Module, seed: int) -> nn.Module:
+    """Draw every weight, bias, scale and statistic: nothing starts at zero, where it would hide a wrong cut."""
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for parameter in network.parameters():
+            fan_in = parameter.shape[1:].numel()
+            centre, deviation = (0.0, (2 / fan_in) ** 0.5) if parameter.dim() > 1 else (0.5, 0.3)
+            parameter.normal_(centre, deviation, generator=generator)
+        for name, buffer in network.named_buffers():
+            if name.endswith("running_mean"):
+                buffer.normal_(0, 0.5, generator=generator)
+            elif name.endswith("running_var"):
+                buffer.uniform_(0.5, 2, generator=generator)
+            elif name.endswith("num_batches_tracked"):
+                buffer.zero_()
+    return network
+
+
+@pytest.fixture(scope="session", params=ARCHITECTURES)
+def architecture(request: pytest.FixtureRequest) -> Architecture:
+    """Each architecture in turn; the session's scope makes pytest keep one of them in memory at a time."""
+    shape, build = ARCHITECTURES[request.param]
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        network = randomise(build(), seed=1).eval()
+    example = torch.randn(2, *shape, generator=torch.Generator().manual_seed(2))
+    return Architecture(request.param, network, example, topology.find(network, example))

@@ -1,0 +1,84 @@
+from __future__ import annotations
+
+import warnings
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from structured_ensembles.errors import SettingsError
+from structured_ensembles.seeding import derived_seed, deterministic, seeded
+
+NUMBERS = st.integers(0, 2**63)
+
+
+@given(NUMBERS, st.lists(NUMBERS, max_size=3))
+def test_a_derived_seed_is_a_function_of_its_arguments_and_small_enough_for_every_generator(seed, path):
+    assert derived_seed(seed, *path) == derived_seed(seed, *path)
+    assert 0 <= derived_seed(seed, *path) < 2**32
+
+
+def test_every_part_of_every_run_has_a_seed_of_its_own():
+    paths = [(), (0,), (1,), (0, 0), (0, 1), (1, 0), (2, 0, 1), (2, 1, 0)]
+    seeds = [derived_seed(seed, *path) for seed in range(50) for path in paths]
+    assert len(set(seeds)) == len(seeds)
+
+
+@pytest.mark.parametrize("arguments", [(-3,), (0, -3), (0, 1, -3)])
+def test_a_negative_number_is_refused_by_name(arguments):
+    with pytest.raises(SettingsError, match="seed -3 is negative: use a whole number from 0 on"):
+        derived_seed(*arguments)
+
+
+def test_the_global_generator_starts_from_the_seed_and_goes_on_as_if_nothing_had_been():
+    torch.manual_seed(1)
+    expected = [torch.rand(3), torch.rand(3)]
+    torch.manual_seed(1)
+    first = torch.rand(3)
+    with seeded(5):
+        inside = torch.rand(3)
+    assert torch.equal(first, expected[0])
+    assert torch.equal(torch.rand(3), expected[1])
+    assert torch.equal(inside, torch.rand(3, generator=torch.Generator().manual_seed(5)))
+
+
+def test_the_generator_is_put_back_when_the_block_raises():
+    state = torch.get_rng_state()
+    with pytest.raises(KeyError), seeded(5):
+        raise KeyError
+    assert torch.equal(torch.get_rng_state(), state)
+
+
+def test_several_gpus_are_no_reason_to_warn(monkeypatch):
+    asked = []
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 3)
+    monkeypatch.setattr(torch.cuda, "get_rng_state", lambda device: asked.append(device))
+    monkeypatch.setattr(torch.cuda, "set_rng_state", lambda state, device: asked.append(device))
+    with warnings.catch_warnings(), seeded(0):
+        warnings.simplefilter("error")
+    assert asked == [0, 1, 2, 0, 1, 2]
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_a_gpus_settings_are_put_back(monkeypatch, fails):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.delenv("CUBLAS_WORKSPACE_CONFIG", raising=False)
+    monkeypatch.setattr(torch.backends.cudnn, "benchmark", True)
+    try:
+        with deterministic():
+            assert torch.are_deterministic_algorithms_enabled()
+            assert torch.is_deterministic_algorithms_warn_only_enabled()
+            assert not torch.backends.cudnn.benchmark
+            assert 1 / (not fails)
+    except ZeroDivisionError:
+        assert fails
+    assert torch.backends.cudnn.benchmark
+    assert not torch.are_deterministic_algorithms_enabled()
+
+
+def test_a_cpu_needs_no_settings():
+    if torch.cuda.is_available():
+        pytest.skip("there is a GPU")
+    with deterministic():
+        assert not torch.are_deterministic_algorithms_enabled()
