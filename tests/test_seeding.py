@@ -53,8 +53,8 @@ def test_the_generator_is_put_back_when_the_block_raises():
 def test_several_gpus_are_no_reason_to_warn(monkeypatch):
     asked = []
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 3)
-    monkeypatch.setattr(torch.cuda, "get_rng_state", lambda device: asked.append(device))
-    monkeypatch.setattr(torch.cuda, "set_rng_state", lambda state, device: asked.append(device))
+    monkeypatch.setattr(torch.cuda, "get_rng_state", asked.append)
+    monkeypatch.setattr(torch.cuda, "set_rng_state", lambda _, device: asked.append(device))
     with warnings.catch_warnings(), seeded(0):
         warnings.simplefilter("error")
     assert asked == [0, 1, 2, 0, 1, 2]
