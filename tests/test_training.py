@@ -27,6 +27,7 @@ from structured_ensembles.training import (
     TrainingSettings,
     best_row,
     finished,
+    limited,
     train,
 )
 
@@ -444,3 +445,17 @@ def test_the_bar_names_network_epoch_and_accuracy(sets, capsys):
     progress._silent.reset(token)
     expected = f"member 2 of 4 · epoch 2/2 · held-out accuracy {trained.history[-1]['held_out_accuracy']:.3f} · "
     assert expected in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("max_steps", "epochs"),
+    [(None, 30), (10**6, 30), (12 * 30, 30), (12 * 30 - 1, 29), (100, 8), (12, 1), (1, 1)],
+)
+def test_a_limit_of_steps_is_a_limit_of_epochs(max_steps: int | None, epochs: int) -> None:
+    settings = TrainingSettings(epochs=30, batch_size=64, max_steps=max_steps)
+    assert limited(settings, 750).epochs == epochs  # 750 / 64: 12 batches
+
+
+def test_a_limit_of_steps_below_one_is_refused() -> None:
+    with pytest.raises(SettingsError, match="max_steps 0 must be at least 1"):
+        TrainingSettings(max_steps=0)

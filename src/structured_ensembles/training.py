@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import copy
 import importlib.util
-from dataclasses import dataclass
+import math
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -68,6 +69,7 @@ class TrainingSettings:
 
     Attributes:
         epochs: At most how many times every example is seen.
+        max_steps: At most about how many batches: large sets get fewer epochs, at least one; None sets no limit.
         batch_size: B.
         optimiser: What turns gradients into steps.
         learning_rate: Of the optimiser; the highest one of the schedule.
@@ -87,6 +89,7 @@ class TrainingSettings:
     """
 
     epochs: int = 30
+    max_steps: int | None = None
     batch_size: int = 64
     optimiser: Optimiser = Optimiser.SGD
     learning_rate: float = 0.05
@@ -126,6 +129,7 @@ def _limits(s: TrainingSettings) -> list[tuple[bool, str]]:
     rising = all(a < b for a, b in zip((0, *s.milestones), s.milestones, strict=False))
     return [
         (not s.epochs >= 1, f"epochs {s.epochs} must be at least 1"),
+        (s.max_steps is not None and not s.max_steps >= 1, f"max_steps {s.max_steps} must be at least 1, or none"),
         (not s.batch_size >= 1, f"batch_size {s.batch_size} must be at least 1"),
         (not 0 < s.learning_rate < float("inf"), f"learning_rate {s.learning_rate} must be above 0, 0.05 for example"),
         (not 0 <= s.momentum < 1, f"momentum {s.momentum} must be in [0, 1), 0.9 for example"),
@@ -203,6 +207,7 @@ def train(
     # Lightning takes seconds to import: only those who train wait for it.
     from structured_ensembles import _lightning
 
+    settings = limited(settings, sized(train_set))
     job = _lightning.Job(copy.deepcopy(network).train(), train_set, held_out, settings, seed, label, directory, loss)
     state = _lightning.run(job)
     job.network.load_state_dict(state.best_weights)
@@ -216,6 +221,14 @@ def train(
         held_out_loss=best["held_out_loss"],
         history=tuple(state.history),
     )
+
+
+def limited(settings: TrainingSettings, examples: int) -> TrainingSettings:
+    """The settings with as many epochs as ``max_steps`` allows for so many examples, at least one."""
+    if settings.max_steps is None:
+        return settings
+    batches = math.ceil(examples / settings.batch_size)
+    return replace(settings, epochs=max(1, min(settings.epochs, settings.max_steps // batches)))
 
 
 def best_row(history: list[dict[str, float]]) -> int:
