@@ -105,5 +105,5 @@ class Price:
             reason = (str(error).splitlines() or [type(error).__name__])[0]
             raise NetworkError(
                 f"the operations of {type(network).__name__} cannot be counted without running it ({reason}): give the "
-                "budget in bytes or parameters, and select globally"
+                "budget in bytes or parameters"
             ) from error
