@@ -6,7 +6,7 @@ the batches that it would have seen, and nothing here draws from the global rand
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import torch
 from torch import Tensor
@@ -32,8 +32,11 @@ if TYPE_CHECKING:
 
 _DRAW_SIZE = 256
 
+Source: TypeAlias = "DataLoader[Any] | Dataset[Any] | Iterable[tuple[Tensor, Tensor]]"
+"""Where labelled examples come from: a loader, a dataset of (x, y), or batches of inputs (B, ...) and labels (B,)."""
 
-def as_dataset(source: DataLoader[Any] | Dataset[Any] | Iterable[tuple[Tensor, Tensor]]) -> Dataset[Any]:
+
+def as_dataset(source: Source) -> Dataset[Any]:
     """The map-style dataset of (x, y) examples behind a source of data.
 
     A dataset is returned as it is, and a plain loader gives up its own, transforms included. Where the loader itself

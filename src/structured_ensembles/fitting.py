@@ -27,7 +27,8 @@ from structured_ensembles.uncertainty import predict_from_logits, rejection_thre
 if TYPE_CHECKING:
     from typing_extensions import Self
 
-    from structured_ensembles.types import Architecture, Batches, Channels, Group
+    from structured_ensembles.batches import Source
+    from structured_ensembles.types import Architecture, Channels, Group
 
 Base: TypeAlias = "NetworkSpec | Architecture | nn.Module"
 """What makes the base network: its name and arguments, a factory (a class will do), or one untrained network."""
@@ -104,8 +105,8 @@ class Fittable(Ensemble):
 
     def fit(
         self,
-        train: Batches,
-        held_out: Batches | None = None,
+        train: Source,
+        held_out: Source | None = None,
         *,
         classes: Sequence[str] | None = None,
         seed: int = 0,
@@ -153,7 +154,7 @@ class Fittable(Ensemble):
         )
 
     def _fold(
-        self, train: Batches, held_out: Batches | None, names: Sequence[str] | None, seed: int, directory: Path | None
+        self, train: Source, held_out: Source | None, names: Sequence[str] | None, seed: int, directory: Path | None
     ) -> Fold:
         dataset: Any = as_dataset(train)
         labels = labels_of(dataset)

@@ -5,7 +5,7 @@ Shapes: M members, B batch, C channels of one group, K classes.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from enum import Enum
 from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
@@ -20,9 +20,6 @@ if TYPE_CHECKING:
 
 Architecture: TypeAlias = Callable[[], nn.Module]
 """A factory of freshly initialised networks: a module class without arguments, or any function."""
-
-Batches: TypeAlias = Iterable[tuple[Tensor, Tensor]]
-"""Batches of inputs (B, ...) and labels (B,), int64: what a DataLoader yields."""
 
 Scores: TypeAlias = Mapping[str, Tensor]
 """By group name, the scale factors of all members: (M, C)."""
@@ -170,8 +167,8 @@ class Method(Protocol):
     ``size`` has the attributes parameters, bytes (of the file that ``save`` writes) and flops (for one input).
     """
 
-    def fit(self, train: Batches, held_out: Batches | None = None, *, seed: int = 0) -> Self:
-        """Learn from batches; ``held_out`` chooses the best epoch."""
+    def fit(self, train: Any, held_out: Any = None, *, seed: int = 0) -> Self:  # noqa: ANN401 (batches.Source)
+        """Learn from labelled examples; ``held_out`` chooses the best epoch."""
         ...
 
     def predict(self, inputs: Tensor) -> Prediction:
