@@ -119,7 +119,7 @@ def test_every_epoch_sees_each_example_once_in_another_order_and_nothing_more_is
 @pytest.mark.parametrize("batch", [2, 8])  # fewer examples than members, and a number that they do not divide
 def test_the_first_loss_and_the_first_step_are_those_of_a_loop_over_examples(name, placement, batch):
     weights = {"cosine": 0.3, "overlap": 0.1}
-    found = run(name, batch=batch, max_steps=1, placement=placement, diversity=weights)
+    found = run(name, NETWORKS[name]().eval(), batch=batch, max_steps=1, placement=placement, diversity=weights)
     inputs, labels = next(iter(loader(DATA, batch, seed=5)))
     leaves = {group: value.requires_grad_() for group, value in starts().items()}
     member = [i * MEMBERS // batch for i in range(batch)]
@@ -176,12 +176,13 @@ def test_all_members_on_a_batch_in_one_pass():
 
 @pytest.mark.parametrize("name", NETWORKS)
 def test_the_network_comes_out_bit_identical_and_without_gradients(name):
-    network = NETWORKS[name]().eval()
+    network = NETWORKS[name]()
+    network[6].eval()
     before, state = copy.deepcopy(network), torch.get_rng_state()
     run(name, network)
     assert all(torch.equal(value, network.state_dict()[key]) for key, value in before.state_dict().items())
     assert all(parameter.grad is None and parameter.requires_grad for parameter in network.parameters())
-    assert not any(module.training for module in network.modules())
+    assert [module.training for module in network.modules()] == [module.training for module in before.modules()]
     assert torch.equal(torch.get_rng_state(), state)
 
 

@@ -102,7 +102,15 @@ def test_keeping_everything_keeps_everything(importance, rule):
     assert all(member == whole for member in kept(keep_share(keys(importance, rule), 1.0)))
 
 
+def test_a_share_may_be_one_minus_what_is_pruned():
+    descending = {"a": torch.arange(11.0).flip(0)[None]}
+    assert 1 - 0.9 < 0.1
+    assert kept(keep_share(keys(descending, Rule.GLOBAL), 1 - 0.9)) == [{"a": [0, 1]}]
+
+
 def test_of_equal_channels_the_first_are_kept():
+    many = {"a": torch.ones(1, 5000)}
+    assert kept(keep_share(keys(many, Rule.GLOBAL), 0.5)) == [{"a": list(range(2500))}]
     same = {"a": torch.ones(1, 3), "b": torch.ones(1, 3)}
     assert kept(keep_share(keys(same, Rule.GLOBAL), 0.61)) == [{"a": [0, 1, 2], "b": [0]}]
     assert kept(keep_share(keys(same, Rule.LOCAL), 0.5)) == [{"a": [0, 1], "b": [0, 1]}]
@@ -126,9 +134,10 @@ def test_per_cost_at_one_price_is_global(importance):
     assert all(torch.equal(value, priced[name]) for name, value in keys(importance, Rule.GLOBAL).items())
 
 
-@given(importances(), st.lists(st.sampled_from([1e-3, 1.0, 1e3]), min_size=3, max_size=3))
-def test_normalised_importances_do_not_depend_on_the_scale_of_a_group(importance, scales):
-    scaled = {name: value * scale for (name, value), scale in zip(importance.items(), scales, strict=False)}
+@given(importances(), st.lists(st.sampled_from([1e-3, 1.0, 1e3]), min_size=9, max_size=9))
+def test_normalised_importances_do_not_depend_on_the_scale_of_a_members_group(importance, drawn):
+    scales = torch.tensor(drawn, dtype=torch.float64).reshape(3, 3, 1)
+    scaled = {name: v * scales[at, : len(v)] for at, (name, v) in enumerate(importance.items())}
     shares = torch.cat([value / value.mean(1, keepdim=True) for value in importance.values()], dim=1)
     apart = (shares[:, :, None] - shares[:, None, :]).abs() + torch.eye(shares.shape[1])
     assume(bool((apart > 1e-9).all()))

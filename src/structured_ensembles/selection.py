@@ -88,7 +88,7 @@ def keep_share(keys: Keys, keep: float, round_to: int = 1) -> list[Channels]:
 
     For distinct importances this is exactly the published comparison with the linearly interpolated quantile.
     """
-    # A key is a fraction of two whole numbers: the slack undoes its rounding.
+    # The slack undoes rounding: a share may come as 1 - 0.9, which is below 0.1.
     return _keep(keys, [keep + 1e-9] * _members(keys), round_to)
 
 
