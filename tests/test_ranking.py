@@ -209,3 +209,15 @@ def test_beyond_it_each_batch_is_kept_equally_often(monkeypatch):
         kept[torch.stack(median.kept)] += 1
     expected, deviation = runs * 5 / batches, (runs * 0.25 * 0.75) ** 0.5
     assert (kept - expected).abs().max() < 4.5 * deviation
+
+
+def test_a_limit_of_batches_passes_only_the_first_ones() -> None:
+    network = nn.Sequential(nn.Linear(4, 6), nn.ReLU(), nn.Linear(6, 3))
+    found = topology.find(network, torch.rand(2, 4))
+    dataset = TensorDataset(torch.rand(50, 4), torch.arange(50) % 3)
+    scores = {name: torch.rand(2, width) for name, width in found.widths.items()}
+    batches = loader(dataset, 10, 0, shuffle=False)
+    first = loader(TensorDataset(*dataset[:20]), 10, 0, shuffle=False)
+    limited = rank(network, found, batches, scores, Placement.AFTER_NORM, max_batches=2)
+    expected = rank(network, found, first, scores, Placement.AFTER_NORM)
+    assert all(torch.equal(limited[name], expected[name]) for name in expected)

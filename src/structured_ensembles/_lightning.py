@@ -6,7 +6,6 @@ import copy
 import hashlib
 import logging
 import math
-import os
 import pickle
 import random
 import shutil
@@ -33,7 +32,7 @@ from structured_ensembles import progress
 from structured_ensembles.augmentation import augment
 from structured_ensembles.batches import loader, set_epoch, sized
 from structured_ensembles.errors import ArtefactError, SettingsError
-from structured_ensembles.seeding import derived_seed
+from structured_ensembles.seeding import derived_seed, deterministic
 from structured_ensembles.training import Log, Optimiser, Schedule, TrainingSettings, best_row, finished
 
 if TYPE_CHECKING:
@@ -80,7 +79,7 @@ def run(job: Job) -> State:
     with ExitStack() as stack:
         stack.enter_context(_silence())
         stack.enter_context(isolate_rng())
-        stack.enter_context(_deterministic())
+        stack.enter_context(deterministic())
         stack.enter_context(torch.enable_grad())  # also restores the mode, which Lightning sets for good
         folder = job.directory or Path(stack.enter_context(tempfile.TemporaryDirectory()))
         _fit(job, state, folder)
@@ -342,26 +341,3 @@ def _silence() -> Iterator[None]:
     finally:
         for logger, level in zip(loggers, levels, strict=True):
             logger.setLevel(level)
-
-
-@contextmanager
-def _deterministic() -> Iterator[None]:
-    """On a GPU, the same numbers each time, as far as its kernels can; a CPU gives them anyway."""
-    if not torch.cuda.is_available():
-        yield
-        return
-    enabled, warn_only = (
-        torch.are_deterministic_algorithms_enabled(),
-        torch.is_deterministic_algorithms_warn_only_enabled(),
-    )
-    benchmark, workspace = torch.backends.cudnn.benchmark, os.environ.get("CUBLAS_WORKSPACE_CONFIG")
-    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
-    torch.backends.cudnn.benchmark = False
-    torch.use_deterministic_algorithms(True, warn_only=True)
-    try:
-        yield
-    finally:
-        torch.use_deterministic_algorithms(enabled, warn_only=warn_only)
-        torch.backends.cudnn.benchmark = benchmark
-        if workspace is None:
-            os.environ.pop("CUBLAS_WORKSPACE_CONFIG", None)

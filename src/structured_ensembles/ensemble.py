@@ -92,7 +92,7 @@ class StructuredEnsemble(Fittable):
     def _channels(self, base: nn.Module, found: Topology, fold: Fold) -> list[Channels]:
         """Search, rank and select, after the rounds that narrow the base if there are any."""
         price = Price(base, found, self._recorded(fold, Built([])), self.count, self.settings.budget)
-        price.check()
+        price.check(self.settings.selection.round_to)
         selection = self.settings.selection
         whole = found.whole
         for part in range(self.settings.shrink_rounds):
@@ -116,7 +116,8 @@ class StructuredEnsemble(Fittable):
         scores = search(network, narrow, batches, members, settings, derived_seed(fold.seed, _SEARCH, part, 1)).scores
         batches = loader(fold.train, settings.batch_size, derived_seed(fold.seed, _RANK, part))
         seed = derived_seed(fold.seed, _RANK, part, 1)
-        return rank(network, narrow, batches, scores, settings.placement, self.settings.reduce, seed)
+        limit = self.settings.rank_batches
+        return rank(network, narrow, batches, scores, settings.placement, self.settings.reduce, seed, limit)
 
 
 def _remembered(fold: Fold, identity: str, find: Callable[[], list[Channels]]) -> list[Channels]:

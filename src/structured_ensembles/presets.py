@@ -32,6 +32,7 @@ class Settings:
         graph_seconds: How long the dependency graph may take.
         search: How the scores are trained.
         reduce: How the gradients of the batches become importances.
+        rank_batches: How many batches the ranking passes at most; None passes the whole training set.
         selection: In what order channels are kept, and how many where there is no budget.
         budget: What the whole ensemble may cost; None keeps ``selection.keep`` of the channels.
         shrink_rounds: How often the base is first narrowed, by a search of its own with one member.
@@ -46,6 +47,7 @@ class Settings:
     graph_seconds: float = 60.0
     search: SearchSettings = field(default_factory=SearchSettings)
     reduce: Reduce = Reduce.MEAN
+    rank_batches: int | None = None
     selection: SelectionSettings = field(default_factory=SelectionSettings)
     budget: Budget | None = None
     shrink_rounds: int = 0
@@ -57,6 +59,10 @@ class Settings:
 
     def __post_init__(self) -> None:
         limits = [
+            (
+                self.rank_batches is not None and not self.rank_batches >= 1,
+                f"rank_batches {self.rank_batches} must be at least 1, or none",
+            ),
             (not self.graph_seconds > 0, f"graph_seconds {self.graph_seconds} must be above 0"),
             (not self.shrink_rounds >= 0, f"shrink_rounds {self.shrink_rounds} must be at least 0"),
             (not 0 < self.shrink_keep <= 1, f"shrink_keep {self.shrink_keep} is outside (0, 1]"),
@@ -82,6 +88,7 @@ def _default(family: Family) -> Settings:
         search=SearchSettings(
             epochs=10, max_steps=300, batch_size=128, learning_rate=1e-2, diversity={"overlap": 0.01}
         ),
+        rank_batches=100,
         selection=SelectionSettings(rule=Rule.PER_COST),
         budget=Budget(1, relative=True),
         training=TrainingSettings(

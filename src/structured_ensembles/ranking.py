@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import islice
+from operator import length_hint
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -41,6 +43,7 @@ def rank(
     placement: Placement,
     reduce: Reduce = Reduce.MEAN,
     seed: int = 0,
+    max_batches: int | None = None,
 ) -> Importance:
     """Pass the training set once and reduce |dL/dscore| over the batches; nothing is updated.
 
@@ -55,6 +58,7 @@ def rank(
         placement: Where they multiply, as in the search.
         reduce: How batches are reduced.
         seed: Of everything random in the passes.
+        max_batches: Only so many batches are passed; None passes them all (published).
 
     Returns:
         By group, the importance (M, C), on the CPU.
@@ -65,8 +69,10 @@ def rank(
     device = next(network.parameters()).device
     leaves = {name: value.detach().clone().to(device).requires_grad_() for name, value in scores.items()}
     reducer = _REDUCERS[reduce](seed)
+    known = length_hint(batches)
+    total = min(known, max_batches or known) or None
     with deterministic(), seeded(seed), frozen(network), scaled(network, topology, placement) as scaler:
-        for inputs, labels in track(batches, "Ranking channels"):
+        for inputs, labels in track(islice(batches, max_batches), "Ranking channels", total):
             logits = forward_members(network, scaler, leaves, inputs.to(device)).mean(dim=0)
             loss = cross_entropy(logits, labels.to(device))
             # A layer that this pass skipped (stochastic depth) has gradient zero.
