@@ -126,9 +126,8 @@ def cost(ensemble: Ensemble, seconds: float | None = None) -> Cost:
 
 def title(name: str, members: int) -> str:
     """What a table calls a method."""
-    words = {"single": "single network", "structured": "structured ensemble", "deep": "deep ensemble"}
-    text = words.get(name, name)
-    return text if name == SingleNetwork.method else f"{text} of {members}"
+    words = {"single": "single network", "deep": "deep ensemble"}
+    return words.get(name, name) + ("" if members == 1 else f" x {members}")
 
 
 def image_shape(record: Record) -> tuple[int, int, int]:
@@ -207,20 +206,21 @@ def _rejection(prediction: Prediction, labels: Tensor, threshold: Any) -> dict[s
 
 def row(entry: Mapping[str, Any]) -> Row:
     """The table's row of what `evaluated` gave, also after a round trip through JSON."""
-    numbers = {name: math.nan if value is None else value for name, value in entry["metrics"].items()}
+    numbers: dict[str, Any] = {name: math.nan if value is None else value for name, value in entry["metrics"].items()}
     return Row(entry["name"], Metrics(**numbers), Cost(**entry["cost"]))
 
 
 def unfitted(whole: Cost) -> Row:
     """The row of the whole network, of which only the cost is known."""
-    return Row("whole network, not trained", None, whole)
+    return Row("whole network", None, whole)
 
 
 def carry_out(contestant: Fittable, images: ImageData, seed: int, folder: Path) -> Outcome:
     """Fit one method, save its artefact in the folder, and measure it; what is there already is not done again."""
     state = folder / STATE / contestant.method
     resumed = state.exists()
-    contestant.fit(datasets.as_dataset(images.train), classes=images.classes, seed=seed, directory=state)
+    pixels: Any = datasets.as_dataset(images.train)
+    contestant.fit(pixels, classes=images.classes, seed=seed, directory=state)
     prediction, labels = answer(contestant, images.test.images), images.test.labels
     seconds = None if resumed else contestant.seconds  # of a fit that was stopped only the last part is known
     entry = evaluated(contestant, prediction, labels, seconds=seconds)

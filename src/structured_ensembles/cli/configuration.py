@@ -86,8 +86,8 @@ def given(parameters: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def merged(file: Mapping[str, Any], line: Mapping[str, Any]) -> dict[str, Any]:
-    """The values of a file, overridden by those of the command line; keep and budget override each other."""
-    rival = {"keep": "budget", "budget": "keep"}
+    """The values of a file, overridden by those of the command line, also where another name says the same."""
+    rival = {"keep": "budget", "budget": "keep", "epochs": "steps"}
     dropped = {rival[name] for name in line if name in rival}
     return {name: value for name, value in file.items() if name not in dropped} | dict(line)
 
@@ -98,6 +98,11 @@ def plan(values: Mapping[str, Any]) -> Plan:
     Raises:
         SettingsError: A value is outside its limits, or two exclude each other.
     """
+    # Twice: 1 and 1.0 are equal but not alike, and a run that goes on reads what the first one has written.
+    return _plan(resolved(_plan(values)))
+
+
+def _plan(values: Mapping[str, Any]) -> Plan:
     if "keep" in values and values.get("budget", NONE) != NONE:
         raise SettingsError("give either budget or keep, not both: a budget finds the share to keep by itself")
     attributes = {_RUN[name]: value for name, value in values.items() if name in _RUN}
@@ -115,6 +120,8 @@ def _changed(start: Settings, values: Mapping[str, Any]) -> Settings:
             parts.setdefault(part, {})[attribute] = _typed(OPTIONS[name], value, getattr(holder, attribute))
     if "keep" in values:
         parts.setdefault("", {})["budget"] = None
+    if "epochs" in values and "steps" not in values:
+        parts["training"]["max_steps"] = None  # who asks for 100 epochs wants 100 epochs
     whole = parts.pop("", {})
     return replace(start, **whole, **{part: replace(getattr(start, part), **new) for part, new in parts.items()})
 

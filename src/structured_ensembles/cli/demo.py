@@ -36,11 +36,10 @@ def demo(out: Path | None, seed: int | None) -> None:
     from structured_ensembles.cli import configuration
     from structured_ensembles.cli.folder import check_new, fresh, reserved
     from structured_ensembles.cli.session import Session, report, resumable
-    from structured_ensembles.run import Plan
 
     folder = out or fresh(Path("runs/demo"))
     check_new(folder)
-    plan = Plan(against=("single", "deep"), seed=seed or 0)
+    plan = configuration.plan({"against": ("single", "deep"), "seed": seed or 0})
     session = Session(plan)
     _introduce(session, folder)
     with reserved(folder, configuration.text(plan)), resumable(folder):
@@ -59,28 +58,28 @@ def _introduce(session: Session, folder: Path) -> None:
     head("2. The network")
     whole = session.whole
     say(
-        f"{session.plan.architecture}: three convolutions with {whole.parameters:,} parameters, {whole.bytes_on_disk:,} "
-        f"bytes on disk. It is not trained yet. Results go to {folder}."
+        f"{session.plan.architecture}, not trained yet: three convolutions, {whole.parameters:,} parameters, "
+        f"{whole.bytes_on_disk:,} bytes on disk. Results go to {folder}."
     )
 
 
+_STRUCTURED = (
+    "Search: each member learns a score for every channel of the untrained network. The weights stay as they are; a "
+    "penalty on overlap makes the members choose different channels. Ranking: how much would the error change with "
+    "each score? Then the channels with the highest importance per byte are kept, exactly as many as fit into the "
+    "bytes of one network. Each member is cut out as a small network of its own, and trained on its own."
+)
+_SINGLE = (
+    "The same network, whole, trained in the same way: what most people would use. It is asked once, so there is "
+    "nobody to disagree with it."
+)
+_DEEP = (
+    "4 whole networks, each drawn and trained on its own: the most dependable kind of ensemble, at 4 times the memory."
+)
 _BEFORE = {
-    "structured": (
-        "3. The structured ensemble: 4 members in the bytes of one network",
-        "Search: each member learns a score for every channel of the untrained network. The weights stay as they are; a "
-        "penalty on overlap makes the members choose different channels. Ranking: how much would the error change with "
-        "each score? Then the channels with the highest importance per byte are kept, exactly as many as fit into the "
-        "bytes of one network; each member is cut out as a small network of its own, and trained on its own.",
-    ),
-    "single": (
-        "4. For comparison: the single network",
-        "The same network, whole, trained in the same way: what most people would use. It answers fast, but it does not "
-        "say much about what it does not know.",
-    ),
-    "deep": (
-        "5. For comparison: a deep ensemble",
-        "4 whole networks, each drawn and trained on its own: the most dependable ensemble known, at 4 times the memory.",
-    ),
+    "structured": ("3. The structured ensemble: 4 members in the bytes of one network", _STRUCTURED),
+    "single": ("4. For comparison: the single network", _SINGLE),
+    "deep": ("5. For comparison: a deep ensemble", _DEEP),
 }
 
 
@@ -112,6 +111,6 @@ def _explain_table() -> None:
 
     head("6. The result, on the test images")
     say(
-        "NLL, Brier and ECE say how good the probabilities are: lower is better. Entropy is doubt: it should be low for "
-        "right answers and high for wrong ones."
+        "NLL, Brier and ECE say how good the probabilities are: lower is better. Entropy is doubt: low is good for "
+        "right answers, high for wrong ones. Parameters, bytes and FLOPs (to predict one image) are what it costs."
     )

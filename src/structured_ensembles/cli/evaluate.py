@@ -35,7 +35,7 @@ def evaluate(artefact: Path, data: str, image_size: int | None, bins: int, *, as
     """
     from structured_ensembles import data as datasets
     from structured_ensembles import run
-    from structured_ensembles.cli.printing import data_json, note, rejection, results, say
+    from structured_ensembles.cli.printing import data_json, line, note, rejection, results, say
     from structured_ensembles.prediction import Ensemble
 
     ensemble = Ensemble.load(artefact)
@@ -46,7 +46,7 @@ def evaluate(artefact: Path, data: str, image_size: int | None, bins: int, *, as
     if as_json:
         data_json({"schema": run.SCHEMA, "artefact": str(artefact), "data": images.name, **entry})
         return
-    say(f"{artefact} on the {len(images.test):,} test images of {images.name}")
+    line(f"{artefact} on the {len(images.test):,} test images of {images.name}")
     network = ensemble.record.network
     results([*([run.unfitted(run.dense(network, images.classes))] if network else []), run.row(entry)])
     say(rejection(entry))

@@ -52,7 +52,8 @@ def reserved(folder: Path, configuration: str) -> Iterator[None]:
 
 def _remove(folder: Path, made: list[Path]) -> None:
     """Undo `reserved`, parents included where nobody else has put anything into them."""
-    (folder / CONFIGURATION).unlink(missing_ok=True)
+    if folder.is_dir():
+        (folder / CONFIGURATION).unlink(missing_ok=True)
     for path in made:
         if not path.is_dir() or any(path.iterdir()):
             return

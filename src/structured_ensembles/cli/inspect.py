@@ -137,11 +137,13 @@ def _mean(values: Sequence[float]) -> float:
 
 def _print(found: Mapping[str, Any]) -> None:
     from structured_ensembles.cli.printing import head, say, table
+    from structured_ensembles.run import title
 
     arguments = ", ".join(f"{name}={value}" for name, value in found["arguments"].items())
+    architecture = f"{found['architecture']}{f' ({arguments})' if arguments else ''}"
     shape = "x".join(str(side) for side in found["input_shape"])
-    say(f"{found['file']}: {found['method']}, {found['members']} of {found['architecture']}({arguments})")
-    say(f"takes {shape} (channels, height, width), tells {len(found['classes'])} classes apart: {_some(found)}")
+    say(f"{found['file']}: {title(found['method'], found['members'])}, made of {architecture}.")
+    say(f"It takes images of {shape} (channels, height, width). Its {len(found['classes'])} classes: {_some(found)}.")
     head("Cost")
     table(("", "parameters", "bytes on disk", "FLOPs per image"), _costs(found))
     if found["widths"]:
@@ -216,6 +218,7 @@ def _print_summary(summary: Mapping[str, Any]) -> None:
     from structured_ensembles.cli.printing import say
 
     threshold, test = summary.get("rejection_threshold"), summary.get("test")
+    say()
     say(f"Seed {summary.get('seed')}.")
     if test:
         say(

@@ -12,13 +12,16 @@ from structured_ensembles.errors import unknown
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from types import UnionType
+
+    Kind = click.ParamType[Any]
+else:
+    Kind = click.ParamType  # older versions of click know no type arguments
 
 Context = click.Context | None
 Parameter = click.Parameter | None
 
 
-class Text(click.ParamType):
+class Text(Kind):
     """A text that is not empty."""
 
     name = "text"
@@ -30,7 +33,7 @@ class Text(click.ParamType):
         return value.strip()
 
 
-class Whole(click.ParamType):
+class Whole(Kind):
     """A whole number."""
 
     name = "integer"
@@ -38,12 +41,12 @@ class Whole(click.ParamType):
     def convert(self, value: Any, param: Parameter, ctx: Context) -> int:  # noqa: ANN401
         """An int, or its digits; 2.5 and true are neither."""
         try:
-            return int(_number(value, str | int))
+            return int(_text(value, (str, int)))
         except ValueError as error:
             raise click.BadParameter(f"{value!r} is not a whole number.", ctx, param) from error
 
 
-class Number(click.ParamType):
+class Number(Kind):
     """A finite number."""
 
     name = "number"
@@ -51,21 +54,20 @@ class Number(click.ParamType):
     def convert(self, value: Any, param: Parameter, ctx: Context) -> float:  # noqa: ANN401
         """A float, from text too: YAML reads 1e-3, without a point, as text."""
         try:
-            return float(_number(float(_number(value, str | int | float)), float))
-        except (ValueError, OverflowError) as error:
-            raise click.BadParameter(f"{value!r} is not a finite number.", ctx, param) from error
+            number = float(_text(value, (str, int, float)))
+        except ValueError:
+            number = math.nan
+        if not math.isfinite(number):
+            raise click.BadParameter(f"{value!r} is not a finite number.", ctx, param)
+        return number
 
 
-def _number(value: Any, kinds: UnionType | type) -> Any:  # noqa: ANN401
-    """The value, if it is of these kinds, no truth value and not infinite or NaN."""
-    if isinstance(value, bool) or not isinstance(value, kinds):
-        raise ValueError(value)
-    if isinstance(value, float) and not math.isfinite(value):
-        raise ValueError(value)
-    return value
+def _text(value: Any, kinds: tuple[type, ...]) -> str:  # noqa: ANN401
+    """A number as text; nothing for what is of another kind."""
+    return str(value) if isinstance(value, kinds) and not isinstance(value, bool) else ""
 
 
-class Switch(click.ParamType):
+class Switch(Kind):
     """Yes or no."""
 
     name = "boolean"
@@ -77,7 +79,7 @@ class Switch(click.ParamType):
         return value
 
 
-class OneOf(click.ParamType):
+class OneOf(Kind):
     """One of some names."""
 
     name = "choice"
@@ -96,10 +98,10 @@ class OneOf(click.ParamType):
         return str(value)
 
 
-class OrNone(click.ParamType):
+class OrNone(Kind):
     """Another kind, or none."""
 
-    def __init__(self, kind: click.ParamType) -> None:
+    def __init__(self, kind: Kind) -> None:
         self.kind = kind
         self.name = f"{kind.name}|none"
 
@@ -113,10 +115,10 @@ class OrNone(click.ParamType):
 NONE = "none"
 
 
-class Several(click.ParamType):
+class Several(Kind):
     """Several values, separated by commas; in YAML also a list."""
 
-    def __init__(self, kind: click.ParamType) -> None:
+    def __init__(self, kind: Kind) -> None:
         self.kind = kind
         self.name = f"{kind.name},..."
 
@@ -126,10 +128,10 @@ class Several(click.ParamType):
         return tuple(self.kind.convert(part.strip() if isinstance(part, str) else part, param, ctx) for part in parts)
 
 
-class Pair(click.ParamType):
+class Pair(Kind):
     """``name=value``, given once or more; in YAML a mapping."""
 
-    def __init__(self, value: click.ParamType) -> None:
+    def __init__(self, value: Kind) -> None:
         self.value = value
         self.name = f"name={value.name}"
 
@@ -142,7 +144,7 @@ class Pair(click.ParamType):
         return value[0].strip(), self.value.convert(value[1], param, ctx)
 
 
-class Scalar(click.ParamType):
+class Scalar(Kind):
     """A number, true, false or a text: what an architecture's arguments are."""
 
     name = "value"

@@ -16,6 +16,8 @@ from structured_ensembles.cli.verb import Verb
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from structured_ensembles.cli.kinds import Kind
+
 
 @dataclass(frozen=True)
 class Option:
@@ -31,7 +33,7 @@ class Option:
     """
 
     name: str
-    kind: click.ParamType
+    kind: Kind
     help: str
     target: str = ""
     default: str = ""
@@ -151,8 +153,8 @@ SECTIONS = (
             Option(
                 "diversity",
                 Pair(NUMBER),
-                "The weight of a term that makes members differ: mmd, mmd_global, kl, cosine, overlap, output, ... "
-                "Repeatable; overlap=0 is none.",
+                "The weight of a term that makes members differ: overlap, mmd, mmd_global, "
+                "mmd_textbook, mmd_median, kl, cosine, output. Repeatable; overlap=0 is none.",
                 "search.diversity",
                 default="overlap=0.01",
                 published="mmd=0.01",
@@ -190,6 +192,14 @@ SECTIONS = (
                 default="mean",
             ),
             Option(
+                "rank_batches",
+                OrNone(WHOLE),
+                "Look at so many batches for it, at most.",
+                "rank_batches",
+                default="100",
+                published="none",
+            ),
+            Option(
                 "rule",
                 OneOf("per_cost", "global", "local"),
                 "Keep by importance per byte, by importance, or the same share in each layer.",
@@ -220,6 +230,14 @@ SECTIONS = (
         "Training of each member",
         (
             Option("epochs", WHOLE, "At most.", "training.epochs", default="30", published="200"),
+            Option(
+                "steps",
+                OrNone(WHOLE),
+                "Batches, at most: large sets get fewer epochs. No limit if --epochs is given and this is not.",
+                "training.max_steps",
+                default="8000",
+                published="none",
+            ),
             Option("batch_size", WHOLE, "Images per step.", "training.batch_size", default="64", published="128"),
             Option(
                 "optimiser", OneOf("sgd", "adam", "adamw"), "What takes the steps.", "training.optimiser", default="sgd"

@@ -35,8 +35,8 @@ def predict(artefact: Path, images: tuple[str, ...], *, as_json: bool) -> None:
     if as_json:
         data_json(answers)
         return
-    heads = ("image", "answer", "confidence", "entropy", "votes")
-    table(heads, [_line(answer) for answer in answers], left=2)
+    heads = ("image", "answer", "votes", "confidence", "entropy")
+    table(heads, [_line(answer) for answer in answers], left=3)
 
 
 def answered(artefact: Path, images: tuple[str, ...]) -> tuple[tuple[str, ...], list[dict[str, Any]]]:
@@ -76,4 +76,4 @@ def answered(artefact: Path, images: tuple[str, ...]) -> tuple[tuple[str, ...], 
 def _line(answer: dict[str, Any]) -> list[str]:
     text = f"abstain ({answer['class']}?)" if answer["abstain"] else answer["class"]
     votes = ", ".join(f"{count} x {name}" for name, count in Counter(answer["votes"]).most_common())
-    return [answer["image"], text, f"{answer['confidence']:.1%}", f"{answer['predictive_entropy']:.3f}", votes]
+    return [answer["image"], text, votes, f"{answer['confidence']:.1%}", f"{answer['predictive_entropy']:.3f}"]

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import shlex
+import shutil
+import textwrap
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -15,7 +17,7 @@ from rich.text import Text
 from structured_ensembles.evaluation import render
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
     from pathlib import Path
 
     from structured_ensembles.evaluation import Row
@@ -24,34 +26,33 @@ _WIDTH = 100
 _NOTICES = 2
 
 
-def console(*, error: bool = False) -> Console:
-    """A console that leaves words as they are."""
-    return Console(highlight=False, markup=False, emoji=False, stderr=error)
+def _width() -> int:
+    """Columns for prose: those of the terminal, 80 in a pipe."""
+    return min(shutil.get_terminal_size().columns, _WIDTH)
 
 
 def say(text: str = "") -> None:
-    """A paragraph on standard output, at most 100 columns wide."""
-    shown = console()
-    shown.print(Text(text), width=min(shown.width, _WIDTH))
+    """A paragraph on standard output; words, and so paths, are never broken."""
+    click.echo(textwrap.fill(text, _width(), break_long_words=False, break_on_hyphens=False))
 
 
 def head(text: str) -> None:
     """A heading, after an empty line."""
-    console().print(Text(f"\n{text}", style="bold"), soft_wrap=True)
+    click.secho(f"\n{text}", bold=True)
 
 
 def line(text: str) -> None:
-    """A line that is never folded: a path or a command."""
-    console().print(Text(text), soft_wrap=True)
+    """A line that is never folded: a command, or a file."""
+    click.echo(text)
 
 
 def note(notices: Sequence[str]) -> None:
     """Notices on standard error: all of a few, the first of many."""
     shown = notices if len(notices) <= _NOTICES + 1 else notices[:_NOTICES]
     for notice in shown:
-        console(error=True).print(Text(f"Note: {notice}"), soft_wrap=True)
+        click.echo(f"Note: {notice}", err=True)
     if rest := len(notices) - len(shown):
-        console(error=True).print(Text(f"Note: and {rest} more like these."), soft_wrap=True)
+        click.echo(f"Note: and {rest} more.", err=True)
 
 
 def table(heads: Sequence[str], lines: Sequence[Sequence[str]], *, left: int = 1) -> None:
@@ -61,14 +62,14 @@ def table(heads: Sequence[str], lines: Sequence[Sequence[str]], *, left: int = 1
         made.add_column(name, justify="left" if i < left else "right", overflow="fold", no_wrap=i > 0)
     for cells in lines:
         made.add_row(*(Text(cell) for cell in cells))
-    shown = console()
-    shown.print(made, width=max(shown.width, _WIDTH), crop=False)
+    console = Console(highlight=False)
+    console.print(made, width=max(console.width, _WIDTH), crop=False)
 
 
 def results(rows: Sequence[Row]) -> None:
     """The table of results."""
     say()
-    render(rows, console())
+    render(rows, Console(highlight=False))
     say()
 
 
@@ -77,18 +78,21 @@ def data_json(value: Any) -> None:  # noqa: ANN401 (whatever JSON holds)
     click.echo(json.dumps(value, indent=2, allow_nan=False))
 
 
-def rejection(entry: dict[str, Any]) -> str:
+def rejection(entry: Mapping[str, Any]) -> str:
     """What abstaining does, in a sentence."""
-    found = entry["rejection"]
+    found, metrics = entry["rejection"], entry["metrics"]
     if found is None:
-        return "It has no threshold for abstaining: no held-out image was answered right."
-    start = f"Where its predictive entropy is above {found['threshold']:.3g} nats, it abstains: on"
-    if not found["rejected_share"]:
-        return f"{start} none of the test images."
-    wrong = f"{found['wrong_share_of_rejected']:.0%} of those it would have got wrong"
+        return "It has no threshold for abstaining, because it answered no held-out image right."
+    images = metrics["examples"]
+    rejected = round(found["rejected_share"] * images)
+    caught = round(rejected * (found["wrong_share_of_rejected"] or 0))
+    wrong = round((1 - metrics["accuracy"]) * images)
     kept = found["accuracy_of_kept"]
-    rest = "" if kept is None else f"; of the others it gets {kept:.2%} right"
-    return f"{start} {found['rejected_share']:.1%} of the test images. {wrong}{rest}."
+    return (
+        f"Where its entropy is above {found['threshold']:.3g} nats, {entry['name']} abstains: on {rejected:,} of "
+        f"{images:,} test images, {caught:,} of its {wrong:,} mistakes among them."
+        + ("" if kept is None else f" Of the other images it gets {kept:.2%} right.")
+    )
 
 
 def quoted(path: Path) -> str:

@@ -10,7 +10,7 @@ from structured_ensembles import run
 from structured_ensembles.cli import configuration
 from structured_ensembles.cli.printing import head, line, note, quoted, rejection, results, say
 from structured_ensembles.errors import SettingsError
-from structured_ensembles.methods import StructuredEnsemble
+from structured_ensembles.methods import SingleNetwork, StructuredEnsemble
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -79,6 +79,8 @@ def report(metrics: Mapping[str, Any], folder: Path) -> None:
     results(run.rows(metrics))
     structured = metrics["methods"][StructuredEnsemble.method]
     say(rejection(structured))
+    if SingleNetwork.method not in metrics["methods"]:
+        say("The whole network was only sized, not trained: --against single would train it.")
     head(f"In {folder}")
     for name, what in _FILES:
         line(f"  {name:<24}{what}")

@@ -1,0 +1,90 @@
+from __future__ import annotations
+
+import importlib.metadata
+import subprocess
+import sys
+
+import pytest
+
+from structured_ensembles.cli import fit as fit_module
+from structured_ensembles.cli.main import main
+from structured_ensembles.errors import SettingsError
+
+from .conftest import invoke
+
+HELP = """
+import sys
+from structured_ensembles.cli.main import main
+try:
+    main(sys.argv[1:])
+finally:
+    heavy = {"torch", "lightning", "matplotlib", "numpy", "sklearn", "rich"} & set(sys.modules)
+    print("imported:", sorted(heavy))
+"""
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["fit", "--help"], ["--version"]])
+def test_help_imports_nothing_heavy(arguments):
+    done = subprocess.run([sys.executable, "-c", HELP, *arguments], capture_output=True, text=True, check=True)  # noqa: S603
+
+    assert "imported: []" in done.stdout
+    assert done.stderr == ""
+
+
+@pytest.mark.parametrize("verb", sorted(main.commands))
+def test_every_verb_explains_itself_with_an_example(verb):
+    result = invoke(verb, "--help")
+
+    assert result.exit_code == 0
+    assert f"Examples:\n  structens {verb}" in result.output
+    assert "--debug" in result.output
+
+
+def test_version():
+    assert importlib.metadata.version("structured-ensembles") in invoke("--version").output
+
+
+@pytest.mark.parametrize(
+    "arguments", [["fit", "--members", "four"], ["fit", "--memberz", "4"], ["predcit"], ["predict"]]
+)
+def test_a_wrong_command_line_is_a_usage_error(arguments):
+    result = invoke(*arguments)
+
+    assert result.exit_code == 2
+    assert "Usage: " in result.stderr
+
+
+@pytest.mark.parametrize("arguments", [["--debug", "inspect", "nothing"], ["inspect", "nothing", "--debug"]])
+def test_debug_shows_the_error_itself(arguments):
+    result = invoke(*arguments)
+
+    assert "no such file" in str(result.exception)
+    assert not isinstance(result.exception, SystemExit)
+
+
+def test_an_error_of_many_lines_is_told_in_one(monkeypatch, refused):
+    monkeypatch.setattr(fit_module, "_name", raising(SettingsError("one\n  two")))
+
+    assert refused("fit") == "Error: one two\n"
+
+
+def test_a_bug_is_called_one(monkeypatch):
+    monkeypatch.setattr(fit_module, "_name", raising(ZeroDivisionError("oh")))
+    result = invoke("fit")
+
+    assert result.exit_code == 1
+    assert isinstance(result.exception, ZeroDivisionError)
+    assert "This is a bug of structens" in result.stderr
+
+
+def test_an_interrupt_has_its_own_status(monkeypatch):
+    monkeypatch.setattr(fit_module, "_name", raising(KeyboardInterrupt()))
+
+    assert invoke("fit").exit_code == 130
+
+
+def raising(error):
+    def fail(*_):
+        raise error
+
+    return fail
