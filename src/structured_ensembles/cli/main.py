@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import traceback
 from typing import Any
 
 import click
@@ -37,7 +38,7 @@ class _Structens(click.Group):
             return super().invoke(ctx)
         except StructensError as error:
             if ctx.meta.get("debug"):
-                raise
+                click.echo(traceback.format_exc(), err=True)
             raise _Mistake(error) from None
         except KeyboardInterrupt:
             click.echo("\nStopped.", err=True)
