@@ -170,3 +170,16 @@ def test_damaged_state_is_refused(tmp_path: Path, text: str) -> None:
 def test_a_rejection_threshold_comes_with_the_fit() -> None:
     threshold = structured().fit(images()).record.summary["rejection_threshold"]
     assert threshold is None or threshold >= 0
+
+
+def test_the_summary_of_many_members_stays_small(monkeypatch: pytest.MonkeyPatch) -> None:
+    each = structured(keep=0.5).fit(images()).record.summary
+    assert len(each["best_epochs"]) == len(each["held_out_accuracies"]) == 2
+    monkeypatch.setattr("structured_ensembles.fitting.MOST_SUMMARISED", 1)
+    assert isinstance(structured(keep=0.5).fit(images()).record.summary["held_out_accuracy"], float)
+
+
+def test_one_budget_written_two_ways_is_one_fit(tmp_path: Path) -> None:
+    structured(budget=Budget(1, relative=True)).fit(images(), directory=tmp_path)
+    again = structured(budget="1.0x").fit(images(), directory=tmp_path)
+    assert len(again.members) == 2

@@ -8,6 +8,7 @@ from abc import abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import fmean
 from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias
 
 import torch
@@ -32,6 +33,9 @@ if TYPE_CHECKING:
 
 Base: TypeAlias = "NetworkSpec | Architecture | nn.Module"
 """What makes the base network: its name and arguments, a factory (a class will do), or one untrained network."""
+
+MOST_SUMMARISED = 64
+"""Up to so many members, the artefact's summary tells how each was trained; beyond, it gives their mean."""
 
 _DRAW, _SPLIT, _TRAIN = 0, 1, 4
 """The parts of a run that have seeds of their own; search and ranking have 2 and 3."""
@@ -182,12 +186,7 @@ class Fittable(Ensemble):
             network=self.spec,
             groups=built.groups,
             channels=built.channels,
-            summary={
-                "seed": fold.seed,
-                "best_epochs": [trained.best_epoch for trained in built.trained],
-                "held_out_accuracies": [round(trained.held_out_accuracy, 4) for trained in built.trained],
-                "rejection_threshold": threshold,
-            },
+            summary={"seed": fold.seed, "rejection_threshold": threshold, **_members_summary(built.trained)},
         )
 
     def _threshold(self, fold: Fold) -> float | None:
@@ -197,6 +196,16 @@ class Fittable(Ensemble):
         prediction = predict_from_logits(torch.cat([logits for logits, _ in pairs], dim=1), self.settings.combine)
         threshold = rejection_threshold(prediction.predictive_entropy[prediction.classes.cpu() == labels])
         return round(threshold, 6) if threshold < float("inf") else None
+
+
+def _members_summary(trained: Sequence[Trained]) -> dict[str, Any]:
+    """What training came to; the file has room for one number of each member, up to some number of them."""
+    if len(trained) > MOST_SUMMARISED:
+        return {"held_out_accuracy": round(fmean(one.held_out_accuracy for one in trained), 4)}
+    return {
+        "best_epochs": [one.best_epoch for one in trained],
+        "held_out_accuracies": [round(one.held_out_accuracy, 4) for one in trained],
+    }
 
 
 def device() -> torch.device:

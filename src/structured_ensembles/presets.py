@@ -92,7 +92,7 @@ def _default(family: Family) -> Settings:
         selection=SelectionSettings(rule=Rule.PER_COST),
         budget=Budget(1, relative=True),
         training=TrainingSettings(
-            epochs=30, max_steps=8000, batch_size=64, learning_rate=0.1 if family is Family.RESNET else 0.05
+            epochs=30, max_steps=5000, batch_size=64, learning_rate=0.1 if family is Family.RESNET else 0.05
         ),
     )
 

@@ -56,6 +56,8 @@ class Budget:
     relative: bool = False
 
     def __post_init__(self) -> None:
+        # 1 and 1.0 are one budget, also where a fit is told from another by how it is written.
+        object.__setattr__(self, "amount", float(self.amount))
         if not 0 < self.amount < float("inf"):
             raise SettingsError(f"a budget of {self.amount} must be above 0 and finite")
 

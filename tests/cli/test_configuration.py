@@ -131,10 +131,10 @@ def test_the_command_line_wins():
 
 
 def test_epochs_that_are_asked_for_are_run():
-    assert configuration.plan({}).settings.training.max_steps == 8000
+    assert configuration.plan({}).settings.training.max_steps == 5000
     assert configuration.plan({"epochs": 100}).settings.training.max_steps is None
     assert configuration.plan({"epochs": 100, "steps": 50}).settings.training.max_steps == 50
-    assert configuration.merged({"epochs": 30, "steps": 8000}, {"epochs": 100}) == {"epochs": 100}
+    assert configuration.merged({"epochs": 30, "steps": 5000}, {"epochs": 100}) == {"epochs": 100}
 
 
 def test_settings_start_from_the_preset_of_the_architectures_family():

@@ -235,7 +235,7 @@ SECTIONS = (
                 OrNone(WHOLE),
                 "Batches, at most: large sets get fewer epochs. No limit if --epochs is given and this is not.",
                 "training.max_steps",
-                default="8000",
+                default="5000",
                 published="none",
             ),
             Option("batch_size", WHOLE, "Images per step.", "training.batch_size", default="64", published="128"),
