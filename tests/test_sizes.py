@@ -112,7 +112,7 @@ def test_a_budget_of_nothing_is_refused(text):
 
 @pytest.mark.parametrize("amount", [0, -1, float("inf"), float("nan")])
 def test_amounts_outside_their_limits_are_refused(amount):
-    with pytest.raises(SettingsError, match=f"a budget of {amount} must be above 0 and finite"):
+    with pytest.raises(SettingsError, match=f"a budget of {float(amount)} must be above 0 and finite"):
         Budget(amount)
 
 

@@ -140,6 +140,15 @@ def test_modules_that_keep_channels_apart_are_cut(module):
     assert list(groups_of(topology.find(network, IMAGES))) == ["0", "2"]
 
 
+@pytest.mark.parametrize("channels", range(2, 8))
+def test_a_mirrored_order_of_any_width_is_found(channels):
+    def forward(layers, features):
+        return layers[2](layers[1](layers[0](features).relu().flip(1)).relu())
+
+    network = Network(forward, nn.Linear(8, channels), nn.Linear(channels, 5), nn.Linear(5, 3))
+    assert list(groups_of(topology.find(network, FEATURES))) == ["layers.1"]
+
+
 def test_a_bad_group_among_many_is_found():
     """Only the seventh of ten hidden layers is mixed."""
     layers = [nn.Sequential(nn.Linear(8, 8), nn.Softmax(dim=1) if index == 6 else nn.ReLU()) for index in range(10)]
