@@ -1,7 +1,9 @@
 from __future__ import annotations
 
+import random
 import warnings
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given
@@ -75,10 +77,38 @@ def test_a_gpus_settings_are_put_back(monkeypatch, fails):
         assert fails
     assert torch.backends.cudnn.benchmark
     assert not torch.are_deterministic_algorithms_enabled()
+    assert torch.utils.deterministic.fill_uninitialized_memory
 
 
-def test_a_cpu_needs_no_settings():
-    if torch.cuda.is_available():
-        pytest.skip("there is a GPU")
-    with deterministic():
-        assert not torch.are_deterministic_algorithms_enabled()
+def test_the_threads_of_a_cpu_add_up_in_one_order():
+    members, rows, width = 4, 128, 512
+    start, member = torch.randn(members, width), torch.arange(rows) * members // rows
+    gradient = torch.randn(rows, width)
+
+    def summed() -> bytes:
+        factors = start.clone().requires_grad_()
+        factors[member].backward(gradient)
+        return factors.grad.numpy().tobytes()
+
+    threads = torch.get_num_threads()
+    torch.set_num_threads(16)
+    try:
+        with deterministic():
+            assert len({summed() for _ in range(10)}) == 1
+    finally:
+        torch.set_num_threads(threads)
+
+
+def test_the_generators_of_python_and_numpy_are_seeded_and_put_back():
+    def drawn() -> tuple[float, float]:
+        return random.random(), float(np.random.rand())  # noqa: NPY002, S311
+
+    states = random.getstate(), np.random.get_state()[1].copy()  # noqa: NPY002
+    with seeded(2**40):
+        first = drawn()
+    assert random.getstate() == states[0]
+    assert np.array_equal(np.random.get_state()[1], states[1])  # noqa: NPY002
+    random.seed(1)
+    np.random.seed(1)  # noqa: NPY002
+    with seeded(2**40):
+        assert drawn() == first

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
+import random
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -32,29 +33,43 @@ def derived_seed(seed: int, *path: int) -> int:
 
 @contextmanager
 def seeded(seed: int) -> Iterator[None]:
-    """Within the block, torch's generators (CPU and GPUs) start from ``seed``; afterwards they are as they were."""
+    """Within the block, all global generators start from ``seed``; afterwards they are as they were.
+
+    Those of torch (CPU and GPUs), and of Python and numpy, from which the transforms of a user's data may draw.
+    """
+    python, numpy = random.getstate(), np.random.get_state()  # noqa: NPY002 (the global one is what they use)
     # Every device by name: left to itself, torch warns where there are several.
     with torch.random.fork_rng(range(torch.cuda.device_count())):
         torch.manual_seed(seed)
-        yield
+        random.seed(seed)
+        np.random.seed(seed % 2**32)  # noqa: NPY002
+        try:
+            yield
+        finally:
+            random.setstate(python)
+            np.random.set_state(numpy)  # noqa: NPY002
 
 
 @contextmanager
 def deterministic() -> Iterator[None]:
-    """Within the block, a GPU gives the same numbers each time, as far as its kernels can; a CPU does so anyway."""
-    if not torch.cuda.is_available():
-        yield
-        return
+    """Within the block, torch gives the same numbers each time, as far as its kernels can.
+
+    A CPU needs it too: from some size on, its threads add up the gradient of an indexed tensor in the order of chance.
+    """
     enabled = torch.are_deterministic_algorithms_enabled()
     warn_only = torch.is_deterministic_algorithms_warn_only_enabled()
+    memory: Any = torch.utils.deterministic  # a module with a property, which type checkers do not see
+    fill = memory.fill_uninitialized_memory
     benchmark, workspace = torch.backends.cudnn.benchmark, os.environ.get("CUBLAS_WORKSPACE_CONFIG")
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     torch.backends.cudnn.benchmark = False
     torch.use_deterministic_algorithms(True, warn_only=True)
+    memory.fill_uninitialized_memory = False  # it costs time, and nothing here reads such memory
     try:
         yield
     finally:
         torch.use_deterministic_algorithms(enabled, warn_only=warn_only)
+        memory.fill_uninitialized_memory = fill
         torch.backends.cudnn.benchmark = benchmark
         if workspace is None:
             os.environ.pop("CUBLAS_WORKSPACE_CONFIG", None)
