@@ -10,8 +10,10 @@ from torch.utils.data import TensorDataset
 
 from structured_ensembles import NetworkSpec, SingleNetwork, StructuredEnsemble, settings, topology
 from structured_ensembles.errors import ArtefactError, BudgetError, DataError, SettingsError
-from structured_ensembles.presets import Preset
+from structured_ensembles.presets import Preset, Settings
+from structured_ensembles.ranking import Reduce
 from structured_ensembles.sizes import Budget, Unit
+from structured_ensembles.types import Combine, Scope
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -183,3 +185,11 @@ def test_one_budget_written_two_ways_is_one_fit(tmp_path: Path) -> None:
     structured(budget=Budget(1, relative=True)).fit(images(), directory=tmp_path)
     again = structured(budget="1.0x").fit(images(), directory=tmp_path)
     assert len(again.members) == 2
+
+
+def test_choices_of_the_settings_may_be_given_by_their_names():
+    named = Settings(scope="private", reduce="max", combine="logits")
+    assert (named.scope, named.reduce, named.combine) == (Scope.PRIVATE, Reduce.MAX, Combine.LOGITS)
+    assert type(named.scope) is Scope
+    with pytest.raises(SettingsError, match="unknown scope 'couple': did you mean 'coupled'"):
+        Settings(scope="couple")

@@ -271,3 +271,9 @@ def test_what_a_channel_saves_is_the_difference_that_its_removal_makes():
         return 3 * a + a * b + 5 * b
 
     assert savings(Topology(tuple(groups), 5), size) == {"a": 3 + 6, "b": 4 + 5}
+
+
+def test_a_rule_may_be_given_by_its_name_and_a_wrong_name_is_refused():
+    assert SelectionSettings(rule="local").rule is Rule.LOCAL
+    with pytest.raises(SettingsError, match="unknown rule 'globel': did you mean 'global'"):
+        SelectionSettings(rule="globel")

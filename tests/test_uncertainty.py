@@ -217,3 +217,11 @@ def test_report_refuses_what_does_not_belong_together():
         rejection_report(torch.zeros(2), torch.tensor([1, 0]), 1.0)
     with pytest.raises(SettingsError, match="threshold nan"):
         rejection_report(torch.zeros(2), torch.ones(2, dtype=torch.bool), math.nan)
+
+
+def test_how_to_combine_may_be_given_by_its_name():
+    logits = torch.tensor([[[4.0, 0.0, 0.0]], [[0.0, 1.0, 0.0]]])
+    named, chosen = predict_from_logits(logits, "logits"), predict_from_logits(logits, Combine.LOGITS)
+    assert torch.equal(named.probabilities, chosen.probabilities)
+    with pytest.raises(SettingsError, match="unknown combine 'logit': did you mean 'logits'"):
+        predict_from_logits(logits, "logit")

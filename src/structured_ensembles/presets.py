@@ -58,6 +58,9 @@ class Settings:
     combine: Combine = Combine.PROBABILITIES
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "scope", Scope.named(self.scope))
+        object.__setattr__(self, "reduce", Reduce.named(self.reduce))
+        object.__setattr__(self, "combine", Combine.named(self.combine))
         limits = [
             (
                 self.rank_batches is not None and not self.rank_batches >= 1,

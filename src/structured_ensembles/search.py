@@ -54,6 +54,8 @@ class SearchSettings:
     diversity: Mapping[str, float] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "parametrisation", Parametrisation.named(self.parametrisation))
+        object.__setattr__(self, "placement", Placement.named(self.placement))
         limits = [
             (not self.samples >= 1, f"samples {self.samples} must be at least 1"),
             (not self.epochs >= 0, f"search epochs {self.epochs} must be at least 0"),

@@ -42,7 +42,7 @@ class SelectionSettings:
         round_to: Every width is rounded up to a multiple of this, as far as the group has channels.
 
     Raises:
-        SettingsError: If a value is outside its limits.
+        SettingsError: If a value is outside its limits, or no rule has this name.
     """
 
     rule: Rule = Rule.PER_COST
@@ -51,6 +51,7 @@ class SelectionSettings:
     round_to: int = 1
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "rule", Rule.named(self.rule))
         if not 0 < self.keep <= 1:
             raise SettingsError(f"keep {self.keep} is outside (0, 1]: 0.5 keeps half of the channels")
         if not self.round_to >= 1:

@@ -56,6 +56,7 @@ class Budget:
     relative: bool = False
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "unit", Unit.named(self.unit))
         # 1 and 1.0 are one budget, also where a fit is told from another by how it is written.
         object.__setattr__(self, "amount", float(self.amount))
         if not 0 < self.amount < float("inf"):

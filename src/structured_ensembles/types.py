@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 import torch
 from torch import Tensor, nn
 
+from structured_ensembles.errors import unknown
+
 if TYPE_CHECKING:
     from pathlib import Path
 
@@ -38,6 +40,18 @@ class Choice(str, Enum):
 
     def __str__(self) -> str:
         return str(self.value)
+
+    @classmethod
+    def named(cls, name: str) -> Self:
+        """The choice of a name; a choice itself comes back.
+
+        Raises:
+            SettingsError: There is none; the nearest name is proposed.
+        """
+        known = {str(choice): choice for choice in cls}
+        if str(name) not in known:
+            raise unknown(cls.__name__.lower(), str(name), known)
+        return known[str(name)]
 
 
 class Scope(Choice):

@@ -32,10 +32,12 @@ def predict_from_logits(logits: Tensor, combine: Combine = Combine.PROBABILITIES
 
     Raises:
         DataError: ``logits`` is not (M, B, K) with at least one member and one class.
+        SettingsError: ``combine`` is no such choice.
     """
     if logits.dim() != 3 or logits.shape[0] == 0 or logits.shape[2] == 0:
         shape = tuple(logits.shape)
         raise DataError(f"logits of shape {shape}: pass (members, batch, classes), one member and one class at least")
+    combine = Combine.named(combine)
     logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
     own = logits.softmax(dim=-1)
     together = logits.mean(dim=0).softmax(dim=-1) if combine is Combine.LOGITS else own.mean(dim=0)
