@@ -193,3 +193,38 @@ def test_choices_of_the_settings_may_be_given_by_their_names():
     assert type(named.scope) is Scope
     with pytest.raises(SettingsError, match="unknown scope 'couple': did you mean 'coupled'"):
         Settings(scope="couple")
+
+
+class Joined(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.b = nn.Linear(64, 8), nn.Linear(64, 8)
+        self.norm, self.last = nn.BatchNorm1d(16), nn.Linear(16, 3)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = x.flatten(1)
+        return self.last(self.norm(torch.cat([self.a(x), self.b(x)], dim=1)).relu())
+
+
+def test_shrink_rounds_narrow_what_is_concatenated() -> None:
+    shrinking = replace(FAST, shrink_rounds=1, shrink_keep=0.5)
+    ensemble = StructuredEnsemble(Joined, 2, keep=0.5, settings=shrinking).fit(images())
+    assert all(member.last.in_features == 4 for member in ensemble.members)
+
+
+def test_one_network_cannot_be_drawn_afresh() -> None:
+    with pytest.raises(SettingsError, match="re_init draws each member afresh: give the class Joined"):
+        StructuredEnsemble(Joined(), settings=replace(FAST, re_init=True))
+
+
+def test_a_budget_without_a_unit_is_refused() -> None:
+    with pytest.raises(SettingsError, match="budget '5000' is not understood"):
+        structured(budget=5000)
+
+
+@pytest.mark.parametrize("kind", [torch.int32, torch.uint8])
+def test_labels_may_be_whole_numbers_of_any_width(kind: torch.dtype) -> None:
+    inputs, labels = images().tensors
+    with torch.no_grad():
+        ensemble = structured(keep=0.5).fit(TensorDataset(inputs, labels.to(kind)))
+    assert len(ensemble.members) == 2

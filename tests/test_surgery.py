@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from structured_ensembles import surgery
+from structured_ensembles import surgery, topology
 from structured_ensembles.types import Cut, Group, Side
 
 BIG = {"vgg11", "vgg11_bn", "vgg16", "vgg16_bn", "vit_b_16", "convnext_tiny", "resnet50"}
@@ -209,3 +209,25 @@ def test_kept_positions_are_those_of_a_slow_loop(sizes, seed):
 def test_what_has_no_channels_is_refused():
     with pytest.raises(TypeError, match="LayerNorm has no channels to cut"):
         surgery.width(nn.LayerNorm(3), Side.OUT)
+
+
+def test_the_groups_of_a_cut_network_lie_where_its_channels_are():
+    class Joined(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.a, self.b, self.norm, self.last = (
+                nn.Linear(2, 4),
+                nn.Linear(2, 6),
+                nn.BatchNorm1d(10),
+                nn.Linear(10, 3),
+            )
+
+        def forward(self, x):
+            return self.last(self.norm(torch.cat([self.a(x), self.b(x)], dim=1)).relu())
+
+    network = Joined()
+    groups = topology.find(network, torch.rand(2, 2)).groups
+    kept = {"a": torch.tensor([1, 3]), "b": torch.tensor([0, 1, 5])}
+    narrow = surgery.narrowed(network, groups, kept)
+    again = topology.find(surgery.cut(network, groups, kept), torch.rand(2, 2)).groups
+    assert narrow == again

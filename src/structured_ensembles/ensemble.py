@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import nn
 
-from structured_ensembles import topology
+from structured_ensembles import surgery, topology
 from structured_ensembles.batches import loader
 from structured_ensembles.errors import ArtefactError, SettingsError
 from structured_ensembles.extraction import compose, extract
@@ -68,8 +68,13 @@ class StructuredEnsemble(Fittable):
             selection = replace(self.settings.selection, keep=keep)
             self.settings = replace(self.settings, selection=selection, budget=None)
         if budget is not None:
-            parsed = Budget.parse(budget) if isinstance(budget, str) else budget
+            parsed = budget if isinstance(budget, Budget) else Budget.parse(str(budget))
             self.settings = replace(self.settings, budget=parsed)
+        if self.settings.re_init and isinstance(base, nn.Module):
+            raise SettingsError(
+                f"re_init draws each member afresh: give the class {type(base).__name__} or a function that makes the "
+                "network, not one network"
+            )
         if self.settings.search.batch_size < members:
             raise SettingsError(
                 f"a search batch of {self.settings.search.batch_size} cannot be divided among {members} members: "
@@ -111,7 +116,7 @@ class StructuredEnsemble(Fittable):
         """The importance of the channels of a base that has only the ``whole`` ones left."""
         settings = self.settings.search
         network = extract(base, found.groups, whole).to(device())
-        narrow = replace(found, groups=tuple(replace(g, channels=len(whole[g.name])) for g in found.groups))
+        narrow = replace(found, groups=surgery.narrowed(base, found.groups, whole))
         batches = loader(fold.train, settings.batch_size, derived_seed(fold.seed, _SEARCH, part))
         scores = search(network, narrow, batches, members, settings, derived_seed(fold.seed, _SEARCH, part, 1)).scores
         batches = loader(fold.train, settings.batch_size, derived_seed(fold.seed, _RANK, part))

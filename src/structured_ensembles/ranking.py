@@ -71,10 +71,16 @@ def rank(
     reducer = _REDUCERS[reduce](seed)
     known = length_hint(batches)
     total = min(known, max_batches or known) or None
-    with deterministic(), seeded(seed), frozen(network), scaled(network, topology, placement) as scaler:
+    with (
+        torch.enable_grad(),
+        deterministic(),
+        seeded(seed),
+        frozen(network),
+        scaled(network, topology, placement) as scaler,
+    ):
         for inputs, labels in track(islice(batches, max_batches), "Ranking channels", total):
             logits = forward_members(network, scaler, leaves, inputs.to(device)).mean(dim=0)
-            loss = cross_entropy(logits, labels.to(device))
+            loss = cross_entropy(logits, labels.to(device, torch.int64))
             # A layer that this pass skipped (stochastic depth) has gradient zero.
             gradients = torch.autograd.grad(loss, list(leaves.values()), allow_unused=True, materialize_grads=True)
             reducer.add(torch.cat(gradients, dim=1).abs())

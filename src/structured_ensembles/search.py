@@ -118,6 +118,7 @@ def search(
     losses: list[float] = []
     steps = _steps(batches, settings)
     with (
+        torch.enable_grad(),
         deterministic(),
         seeded(derived_seed(seed, 1)),
         frozen(network),
@@ -126,7 +127,7 @@ def search(
     ):
         step = _Step(network, scaler, factors, settings.diversity)
         for inputs, labels in _cycle(batches, steps):
-            fit, penalty = step.loss(inputs.to(device), labels.to(device))
+            fit, penalty = step.loss(inputs.to(device), labels.to(device, torch.int64))
             optimiser.zero_grad()
             (fit + penalty).backward()  # type: ignore[no-untyped-call]
             optimiser.step()
@@ -185,6 +186,7 @@ def _finite(fit: float, penalty: float, settings: SearchSettings) -> float:
     if not math.isfinite(fit + penalty):
         raise SettingsError(
             f"the search's loss became {fit} and its diversity penalty {penalty}: use a search learning rate below "
-            f"{settings.learning_rate:g}, for example {settings.learning_rate / 10:g}, or another diversity term"
+            f"{settings.learning_rate:g}, for example {settings.learning_rate / 10:g}, or another diversity term. "
+            "If that does not help, the data hold infinite or NaN values."
         )
     return fit

@@ -9,6 +9,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import TypeAlias
 
 import torch
@@ -110,6 +111,31 @@ def cut(network: nn.Module, groups: Iterable[Group], channels: Channels) -> nn.M
     for (name, side), mask in kept_positions(network, groups, channels).items():
         _narrow(smaller.get_submodule(name), side, mask.nonzero().flatten())
     return smaller
+
+
+def narrowed(network: nn.Module, groups: Iterable[Group], channels: Channels) -> tuple[Group, ...]:
+    """The groups of what `cut` gives: fewer channels, and where several meet in one dimension, in other places.
+
+    Args:
+        network: The uncut network.
+        groups: Groups of its topology.
+        channels: By group name, the kept channels, of every group.
+    """
+    groups = tuple(groups)
+    kept = kept_positions(network, groups, channels)
+
+    def moved(cuts: Iterable[Cut]) -> tuple[Cut, ...]:
+        return tuple(replace(cut, offset=int(kept[cut.module, cut.side][: cut.offset].sum())) for cut in cuts)
+
+    return tuple(
+        replace(
+            group,
+            channels=len(channels[group.name]),
+            cuts=moved(group.cuts),
+            scaled={placement: moved(cuts) for placement, cuts in group.scaled.items()},
+        )
+        for group in groups
+    )
 
 
 @contextmanager
