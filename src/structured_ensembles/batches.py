@@ -98,6 +98,21 @@ def _checked_batch(batch: object) -> tuple[Tensor, Tensor]:
     return inputs, labels
 
 
+def check_pair(dataset: Dataset[Any], index: int = 0) -> tuple[Any, Any]:
+    """One example (input, label) of a map-style dataset.
+
+    Raises:
+        DataError: If it is something else.
+    """
+    example = dataset[index]
+    if not isinstance(example, (tuple, list)) or len(example) != 2:
+        raise DataError(
+            f"an example must be a pair (input, label), got {_described(example)}: choose two in a Dataset."
+        )
+    inputs, label = example
+    return inputs, label
+
+
 def _described(value: object) -> str:
     size = f" of {len(value)}" if isinstance(value, (tuple, list, dict)) else ""
     return f"a {type(value).__name__}{size}"
@@ -118,7 +133,7 @@ def labels_of(dataset: Dataset[Any]) -> Tensor:
     if len(labels) == 0:
         raise DataError("the dataset is empty: it holds no example.")
     _check_labels(labels)
-    return labels.to(torch.int64)
+    return labels.to("cpu", torch.int64)
 
 
 def _stored_labels(dataset: Dataset[Any]) -> Tensor | None:

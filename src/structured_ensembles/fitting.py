@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import copy
+import operator
 import time
 from abc import abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from statistics import fmean
 from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias
@@ -14,14 +16,16 @@ from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias
 import torch
 from torch import Tensor, nn
 
+from structured_ensembles import artefact
+from structured_ensembles._probe import first_line
 from structured_ensembles.artefact import Record
-from structured_ensembles.batches import as_dataset, labels_of, loader, split_held_out
-from structured_ensembles.errors import DataError, NetworkError, SettingsError
+from structured_ensembles.batches import as_dataset, check_pair, labels_of, loader, sized, split_held_out
+from structured_ensembles.errors import DataError, NetworkError, SettingsError, StructensError
 from structured_ensembles.extraction import draw
 from structured_ensembles.networks import Family, NetworkSpec, build, family
 from structured_ensembles.prediction import Ensemble
 from structured_ensembles.presets import Preset, Settings, settings
-from structured_ensembles.seeding import derived_seed
+from structured_ensembles.seeding import derived_seed, seeded
 from structured_ensembles.training import Trained, train
 from structured_ensembles.uncertainty import predict_from_logits, rejection_threshold
 
@@ -37,7 +41,7 @@ Base: TypeAlias = "NetworkSpec | Architecture | nn.Module"
 MOST_SUMMARISED = 64
 """Up to so many members, the artefact's summary tells how each was trained; beyond, it gives their mean."""
 
-_DRAW, _SPLIT, _TRAIN = 0, 1, 4
+_DRAW, _SPLIT, _TRAIN, _REST = 0, 1, 4, 5
 """The parts of a run that have seeds of their own; search and ranking have 2 and 3."""
 
 
@@ -131,19 +135,37 @@ class Fittable(Ensemble):
             SettingsError: A setting is outside its limits; a BudgetError names the smallest possible budget.
         """
         start = time.monotonic()
-        fold = self._fold(train, held_out, classes, seed, None if directory is None else Path(directory))
-        built = self.build(fold)
-        self.members = nn.ModuleList([trained.network for trained in built.trained])
-        self.trained = built.trained
-        self._record = self._recorded(fold, built)
-        self.eval()
-        self._record = self._recorded(fold, built, self._threshold(fold))
+        seed, folder = operator.index(seed), None if directory is None else Path(directory)
+        # Stages have seeds of their own, but examples may be varied at random whenever they are read.
+        with seeded(derived_seed(seed, _REST)):
+            fold = self._fold(train, held_out, classes, seed, folder)
+            built = self.build(fold)
+            self.members = nn.ModuleList([trained.network for trained in built.trained])
+            self.trained = built.trained
+            self._record = self._recorded(fold, built)
+            self.eval()
+            self._record = self._recorded(fold, built, self._threshold(fold))
         self.seconds = time.monotonic() - start
         return self
 
     def draw(self, seed: int, member: int = 0) -> nn.Module:
-        """The freshly initialised base network of a member."""
-        return draw(self.architecture, derived_seed(seed, _DRAW, member))
+        """The freshly initialised base network of a member, on the CPU.
+
+        Raises:
+            NetworkError: What should make the network does not.
+        """
+        try:
+            network = draw(self.architecture, derived_seed(seed, _DRAW, member))
+        except StructensError:
+            raise
+        except Exception as error:
+            raise NetworkError(
+                f"the network cannot be made ({first_line(error)}): give a class or a function that is called without "
+                "arguments, for example lambda: MyNet(10)"
+            ) from error
+        if not isinstance(network, nn.Module):
+            raise NetworkError(f"what should make the network made a {type(network).__name__}: it must be an nn.Module")
+        return network.cpu()
 
     def train_member(self, network: nn.Module, fold: Fold, member: int) -> Trained:
         """Train one member on its own."""
@@ -161,10 +183,14 @@ class Fittable(Ensemble):
         self, train: Source, held_out: Source | None, names: Sequence[str] | None, seed: int, directory: Path | None
     ) -> Fold:
         dataset: Any = as_dataset(train)
-        labels = labels_of(dataset)
         example = _example(dataset)
-        classes = tuple(names) if names else tuple(str(k) for k in range(int(labels.max()) + 1))
-        _check_output(self.draw(seed), example, len(classes))
+        labels = labels_of(dataset)
+        named = () if names is None else tuple(str(name) for name in names)
+        classes = named or tuple(str(k) for k in range(int(labels.max()) + 1))
+        network = self.draw(seed)
+        _check_output(network, example, len(classes))
+        _check_shape(self.spec, example)
+        artefact.specs(network.state_dict())  # what cannot be saved is not worth training
         parts = [labels]
         learned: Any
         kept: Any
@@ -172,6 +198,7 @@ class Fittable(Ensemble):
             learned, kept = split_held_out(dataset, self.settings.held_out, derived_seed(seed, _SPLIT))
         else:
             learned, kept = dataset, as_dataset(held_out)
+            _check_output(network, _example(kept), len(classes))
             parts.append(labels_of(kept))
         _check_classes(parts, len(classes))
         return Fold(learned, kept, example, classes, seed, directory)
@@ -192,7 +219,7 @@ class Fittable(Ensemble):
     def _threshold(self, fold: Fold) -> float | None:
         """The predictive entropy above which to abstain, from the held-out examples answered right (METHOD 9)."""
         pairs = [(self.logits(inputs), labels) for inputs, labels in loader(fold.held_out, 256, 0, shuffle=False)]
-        labels = torch.cat([labels for _, labels in pairs])
+        labels = torch.cat([labels for _, labels in pairs]).cpu()
         prediction = predict_from_logits(torch.cat([logits for logits, _ in pairs], dim=1), self.settings.combine)
         threshold = rejection_threshold(prediction.predictive_entropy[prediction.classes.cpu() == labels])
         return round(threshold, 6) if threshold < float("inf") else None
@@ -220,16 +247,24 @@ def default_settings(base: Base) -> Settings:
 
 def _architecture(base: Base) -> Architecture:
     if isinstance(base, NetworkSpec):
-        return lambda: build(base)
+        return partial(build, base)  # which can be pickled
     if isinstance(base, nn.Module):
-        return lambda: copy.deepcopy(base)
+        return partial(copy.deepcopy, base)
     if isinstance(base, Callable):  # type: ignore[arg-type]
         return base
     raise SettingsError(f"a network must be a module, its class or another factory, not {type(base).__name__}")
 
 
 def _example(dataset: Any) -> Tensor:  # noqa: ANN401 (any dataset of examples)
-    example = torch.stack([torch.as_tensor(dataset[index % len(dataset)][0]) for index in range(2)])
+    """(2, ...), the first two inputs, on the CPU."""
+    examples = [check_pair(dataset, index % sized(dataset)) for index in range(2)]
+    try:
+        example = torch.stack([torch.as_tensor(inputs).cpu() for inputs, _ in examples])
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise DataError(
+            f"an input must be ONE tensor or array, of the same shape in every example ({first_line(error)}): turn "
+            "images into tensors with ToTensor(), resize them, and pack several inputs into one tensor"
+        ) from error
     if not torch.isfinite(example).all():
         raise DataError("the first inputs hold NaN or infinite values: clean the data first")
     return example
@@ -241,8 +276,10 @@ def _check_output(network: nn.Module, example: Tensor, classes: int) -> None:
         with torch.no_grad():
             output = network.eval()(example)
     except Exception as error:
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
-        msg = f"the network fails on inputs of shape {tuple(example.shape)}: {reason}"
+        kind = str(example.dtype).removeprefix("torch.")
+        msg = f"the network fails on inputs of shape {tuple(example.shape)} and type {kind}: {first_line(error)}"
+        if example.dtype is torch.float64:
+            msg += ". Networks take float32 as a rule: convert the inputs with .float()"
         raise NetworkError(msg) from error
     if not isinstance(output, Tensor) or output.dim() != 2 or len(output) != len(example):
         got = tuple(output.shape) if isinstance(output, Tensor) else type(output).__name__
@@ -251,6 +288,14 @@ def _check_output(network: nn.Module, example: Tensor, classes: int) -> None:
         raise DataError(
             f"the network has {output.shape[1]} outputs but there are {classes} classes: "
             "give it one output per class, or name the classes with classes=[...]"
+        )
+
+
+def _check_shape(spec: NetworkSpec | None, example: Tensor) -> None:
+    if spec is not None and tuple(spec.input_shape) != tuple(example.shape[1:]):
+        raise DataError(
+            f"the network was asked for with inputs {tuple(spec.input_shape)}, but the examples have "
+            f"{tuple(example.shape[1:])}: ask for it with the shape of the examples"
         )
 
 

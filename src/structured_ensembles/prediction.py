@@ -101,22 +101,23 @@ class Ensemble(nn.Module):
         if len(inputs) == 0:
             raise SettingsError("there is nothing to predict: 0 inputs were given")
         first = next(self.parameters())
+        # Whole numbers are tokens, or pixels for the network to scale: they are what they are.
+        kind = first.dtype if inputs.is_floating_point() else inputs.dtype
         flags = [(module, module.training) for module in self.modules()]
         self.eval()
         try:
-            return torch.cat([self(part.to(first)) for part in torch.split(inputs, batch_size)], dim=1)
+            return torch.cat([self(part.to(first.device, kind)) for part in torch.split(inputs, batch_size)], dim=1)
         finally:
             for module, training in flags:
                 module.training = training
 
     def size(self) -> Size:
         """What the ensemble costs, its file to the byte."""
-        first = next(self.parameters())
-        example = torch.zeros(1, *self.record.input_shape, dtype=first.dtype, device=first.device)
+        shape = (1, *self.record.input_shape)
         return Size(
             parameters=sizes.parameters(self.members),
             bytes=artefact.file_bytes([artefact.specs(member.state_dict()) for member in self.members], self.record),
-            flops=sum(sizes.flops(member, example) for member in self.members),
+            flops=sum(_flops(member, shape) for member in self.members),
         )
 
     def save(self, path: str | Path, *, measurements: Mapping[str, Any] | None = None) -> None:
@@ -145,3 +146,12 @@ class Ensemble(nn.Module):
         """
         record, tensors = artefact.read(Path(path))
         return Ensemble(artefact.restore(record, tensors, architecture), record).eval()
+
+
+def _flops(network: nn.Module, shape: tuple[int, ...]) -> int:
+    example = next(network.parameters()).new_zeros(shape)
+    try:
+        return sizes.flops(network, example)
+    except RuntimeError:
+        # A network of tokens takes whole numbers; nothing stored says so.
+        return sizes.flops(network, example.long())

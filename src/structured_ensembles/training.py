@@ -16,8 +16,8 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from structured_ensembles.augmentation import Augmentation, check_images
-from structured_ensembles.batches import sized
-from structured_ensembles.errors import DataError, NetworkError, SettingsError, unknown
+from structured_ensembles.batches import check_pair, sized
+from structured_ensembles.errors import NetworkError, SettingsError, unknown
 from structured_ensembles.seeding import derived_seed
 from structured_ensembles.types import Choice
 
@@ -252,11 +252,9 @@ def _check(
     derived_seed(seed)
     sized(train_set, "training set")
     sized(held_out, "held-out set")
-    example = train_set[0]
-    if not isinstance(example, (tuple, list)) or len(example) != 2:
-        raise DataError(f"an example must be a pair (input, label), got a {type(example).__name__}.")
+    inputs, _ = check_pair(train_set)
     if settings.augmentation != Augmentation.NONE:
-        check_images(torch.as_tensor(example[0]).shape, settings.augmentation)
+        check_images(torch.as_tensor(inputs).shape, settings.augmentation)
     if not any(parameter.requires_grad for parameter in network.parameters()):
         raise NetworkError("the network has no parameter that requires a gradient: nothing in it can be trained.")
     if settings.log == Log.TENSORBOARD and importlib.util.find_spec("tensorboard") is None:

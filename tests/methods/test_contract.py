@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import hashlib
+import pickle
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
-from torch.utils.data import DataLoader, TensorDataset
+from torch.utils.data import DataLoader, Dataset, TensorDataset
 
 from structured_ensembles import Ensemble, NetworkSpec, settings
 from structured_ensembles.errors import ArtefactError, DataError, NetworkError, SettingsError
@@ -220,3 +222,122 @@ def test_member_counts_below_one_are_refused() -> None:
         with pytest.raises(SettingsError, match="members 0"):
             kind(SPEC, 0)
     assert SingleNetwork(SPEC).count == 1
+
+
+class Varied(Dataset):
+    """Images that are never read the same twice, with both generators that transforms draw from."""
+
+    targets = images().tensors[1]
+
+    def __len__(self) -> int:
+        return len(self.targets)
+
+    def __getitem__(self, index: int) -> tuple[torch.Tensor, int]:
+        noise = torch.rand(1, 8, 8) + np.random.rand()  # noqa: NPY002
+        return images().tensors[0][index] + noise / 10, int(self.targets[index])
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_examples_varied_at_random_are_varied_the_same_each_time(name: str) -> None:
+    records = []
+    for state in range(2):
+        torch.manual_seed(state)
+        np.random.seed(state)  # noqa: NPY002
+        before = torch.get_rng_state()
+        records.append(make(name).fit(Varied(), seed=1).record)
+        assert torch.equal(before, torch.get_rng_state())
+    assert records[0].summary == records[1].summary
+    for first, second in zip(*(record.channels for record in records), strict=True):
+        assert all(torch.equal(first[group], second[group]) for group in first)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_names_and_seeds_of_other_kinds_can_be_saved(name: str, tmp_path: Path) -> None:
+    path = tmp_path / "it.safetensors"
+    make(name).fit(images(), classes=np.array([1, 2, 3]), seed=np.int64(4)).save(path)
+    assert Ensemble.load(path).record.classes == ("1", "2", "3")
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_an_unfitted_one_has_no_size(name: str) -> None:
+    with pytest.raises(SettingsError, match="call fit"):
+        make(name).size()
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_it_can_be_pickled(name: str, fitted: dict[str, Ensemble]) -> None:
+    inputs = images().tensors[0]
+    assert torch.equal(pickle.loads(pickle.dumps(fitted[name]))(inputs), fitted[name](inputs))
+
+
+class Tokens(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.embedding, self.hidden, self.out = nn.Embedding(20, 8), nn.Linear(8, 99), nn.Linear(99, 3)
+
+    def forward(self, tokens: torch.Tensor) -> torch.Tensor:
+        return self.out(self.hidden(self.embedding(tokens).mean(1)).relu())
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_inputs_may_be_whole_numbers(name: str) -> None:
+    tokens = torch.randint(20, (60, 5), generator=torch.Generator().manual_seed(0))
+    ensemble = make(name, Tokens).fit(TensorDataset(tokens, images().tensors[1]))
+    assert ensemble.predict(tokens).probabilities.shape == (60, 3)
+    assert ensemble.size().flops > 0
+
+
+class Items(Dataset):
+    def __init__(self, items: list[object]) -> None:
+        self.items = items
+
+    def __len__(self) -> int:
+        return len(self.items)
+
+    def __getitem__(self, index: int) -> object:
+        return self.items[index]
+
+
+IMAGE = torch.rand(1, 8, 8)
+
+
+@pytest.mark.parametrize(
+    ("items", "message"),
+    [
+        ([{"image": IMAGE, "label": 0}], r"must be a pair \(input, label\), got a dict of 2"),
+        ([(IMAGE, 0, 1.0)], "got a tuple of 3"),
+        ([((IMAGE, IMAGE), 0)], "an input must be ONE tensor"),
+        ([(object(), 0)], r"turn images into tensors with ToTensor\(\)"),
+        ([(IMAGE, 0), (IMAGE[:, 1:], 1)], "of the same shape in every example"),
+        ([], "empty"),
+    ],
+)
+def test_examples_of_another_form_are_refused(items: list[object], message: str) -> None:
+    with pytest.raises(DataError, match=message):
+        make("single").fit(Items(items))
+
+
+def test_double_inputs_are_told_how_to_become_float() -> None:
+    inputs, labels = images().tensors
+    with pytest.raises(NetworkError, match=r"type float64: .*convert the inputs with \.float\(\)"):
+        make("single").fit(TensorDataset(inputs.double(), labels))
+
+
+def test_held_out_images_of_another_shape_are_refused_before_training() -> None:
+    held_out = TensorDataset(torch.rand(9, 3, 8, 8), torch.arange(9) % 3)
+    with pytest.raises(NetworkError, match=r"fails on inputs of shape \(2, 3, 8, 8\)"):
+        make("single").fit(images(), held_out)
+
+
+def test_a_network_asked_for_with_another_shape_is_refused_before_training() -> None:
+    with pytest.raises(DataError, match=r"asked for with inputs \(1, 16, 16\), but the examples have \(1, 8, 8\)"):
+        make("single", NetworkSpec("resnet20", (1, 16, 16), 3)).fit(images())
+
+
+@pytest.mark.parametrize(
+    ("base", "message"),
+    [(nn.Linear, r"cannot be made \(.*without arguments"), (lambda: 3, "made a int: it must be an nn.Module")],
+)
+def test_what_makes_no_network_is_refused(base: object, message: str) -> None:
+    with pytest.raises(NetworkError, match=message):
+        make("single", base).fit(images())
