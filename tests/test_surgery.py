@@ -231,3 +231,11 @@ def test_the_groups_of_a_cut_network_lie_where_its_channels_are():
     narrow = surgery.narrowed(network, groups, kept)
     again = topology.find(surgery.cut(network, groups, kept), torch.rand(2, 2)).groups
     assert narrow == again
+
+
+def test_a_network_that_keeps_what_it_computed_is_cut(chain):
+    chain.last = chain(random_images())
+    smaller = surgery.cut(chain, CHAIN, {"0": torch.tensor([1, 4])})
+    assert smaller.last is not chain.last
+    assert torch.equal(smaller.last, chain.last)
+    assert chain.last.grad_fn is not None

@@ -248,3 +248,23 @@ DETAILS = {
     "regnet_y_400mf": check_regnet_y_400mf,
     "densenet121": check_densenet121,
 }
+
+
+class Remembering(nn.Module):
+    """Keeps the activations of its last pass."""
+
+    def __init__(self):
+        super().__init__()
+        self.hidden, self.head = nn.Linear(8, 6), nn.Linear(6, 3)
+        self.last, self.all = None, []
+
+    def forward(self, features):
+        self.last = self.hidden(features).relu()
+        self.all = [self.last]
+        return self.head(self.last)
+
+
+def test_a_network_may_keep_what_it_computes():
+    network = Remembering()
+    assert topology.find(network, torch.randn(2, 8)).widths == {"hidden": 6}
+    assert network.last is None

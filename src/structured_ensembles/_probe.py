@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections import Counter
 from dataclasses import dataclass
 
@@ -12,6 +11,7 @@ from torch.nn.modules.batchnorm import _NormBase
 from torch.nn.modules.lazy import LazyModuleMixin
 from torch.nn.utils import parametrize
 
+from structured_ensembles import surgery
 from structured_ensembles.errors import NetworkError
 
 
@@ -98,15 +98,15 @@ def _randomised(network: nn.Module, dtype: torch.dtype) -> nn.Module:
     """A copy with random weights: networks that start with zeros would hide what depends on what."""
     generator = torch.Generator().manual_seed(0)
     # Handed to deepcopy as what it has copied already, so that the user's weights never are.
-    drawn: dict[int, object] = {
+    drawn = {
         id(parameter): _drawn(parameter, dtype, generator)
         for parameter in network.parameters()
         if parameter.is_floating_point()
     }
     try:
-        copied = copy.deepcopy(network, drawn).to("cpu", dtype).eval()
+        copied = surgery.copied(network, drawn).to("cpu", dtype).eval()
     except Exception as error:
-        msg = f"the network cannot be copied ({first_line(error)}): keep no computed tensors as attributes"
+        msg = f"the network cannot be copied ({first_line(error)}): a copy must be possible with copy.deepcopy"
         raise NetworkError(msg) from error
     for module in copied.modules():
         if isinstance(module, _NormBase) and module.running_mean is not None and module.running_var is not None:

@@ -107,7 +107,7 @@ def cut(network: nn.Module, groups: Iterable[Group], channels: Channels) -> nn.M
         channels: By group name, the kept channels.
     """
     shared = {id(tensor): tensor for tensor in (*network.parameters(), *network.buffers())}
-    smaller: nn.Module = copy.deepcopy(network, shared)
+    smaller = copied(network, shared)
     for (name, side), mask in kept_positions(network, groups, channels).items():
         _narrow(smaller.get_submodule(name), side, mask.nonzero().flatten())
     return smaller
@@ -136,6 +136,18 @@ def narrowed(network: nn.Module, groups: Iterable[Group], channels: Channels) ->
         )
         for group in groups
     )
+
+
+def copied(network: nn.Module, instead: Mapping[int, object]) -> nn.Module:
+    """A deep copy, also of a network that keeps what it has computed: ``deepcopy`` refuses tensors with a history.
+
+    Args:
+        network: It is left as it is.
+        instead: By ``id``, what stands in the copy for a tensor of the network.
+    """
+    kept = (value for module in network.modules() for value in vars(module).values() if isinstance(value, Tensor))
+    computed = {id(tensor): tensor.detach().clone() for tensor in kept if tensor.grad_fn is not None}
+    return copy.deepcopy(network, {**computed, **instead})
 
 
 @contextmanager
