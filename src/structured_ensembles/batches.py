@@ -21,6 +21,7 @@ from torch.utils.data import (
     Subset,
     SubsetRandomSampler,
     TensorDataset,
+    WeightedRandomSampler,
     default_collate,
 )
 
@@ -96,6 +97,28 @@ def _checked_batch(batch: object) -> tuple[Tensor, Tensor]:
             f"{tuple(labels.shape)}. Examples that are not in batches belong in a torch Dataset."
         )
     return inputs, labels
+
+
+def repeats(source: Source) -> bool:
+    """Whether a loader draws with replacement, so that one example can come out several times."""
+    sampler = source.sampler if isinstance(source, DataLoader) else None
+    return isinstance(sampler, (RandomSampler, WeightedRandomSampler)) and sampler.replacement
+
+
+def check_finite(dataset: Dataset[Any]) -> None:
+    """Refuse NaN and infinite inputs of a dataset of tensors; others would have to be read whole.
+
+    Raises:
+        DataError: Naming how many values, and the first example that holds one.
+    """
+    if type(dataset) is not TensorDataset:
+        return
+    wrong = ~torch.isfinite(dataset.tensors[0])
+    if count := int(wrong.sum()):
+        raise DataError(
+            f"the inputs hold {count} NaN or infinite values, the first in example {int(wrong.nonzero()[0, 0])}: mend "
+            "or drop those examples"
+        )
 
 
 def check_pair(dataset: Dataset[Any], index: int = 0) -> tuple[Any, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import hashlib
 import operator
 import time
 from abc import abstractmethod
@@ -19,7 +20,16 @@ from torch import Tensor, nn
 from structured_ensembles import artefact
 from structured_ensembles._probe import first_line
 from structured_ensembles.artefact import Record
-from structured_ensembles.batches import as_dataset, check_pair, labels_of, loader, sized, split_held_out
+from structured_ensembles.batches import (
+    as_dataset,
+    check_finite,
+    check_pair,
+    labels_of,
+    loader,
+    repeats,
+    sized,
+    split_held_out,
+)
 from structured_ensembles.errors import DataError, NetworkError, SettingsError, StructensError
 from structured_ensembles.extraction import draw
 from structured_ensembles.networks import Family, NetworkSpec, build, family
@@ -40,6 +50,9 @@ Base: TypeAlias = "NetworkSpec | Architecture | nn.Module"
 
 MOST_SUMMARISED = 64
 """Up to so many members, the artefact's summary tells how each was trained; beyond, it gives their mean."""
+
+FINGERPRINT_INPUTS = 32
+"""So many inputs of a set tell it from another one."""
 
 _DRAW, _SPLIT, _TRAIN, _REST = 0, 1, 4, 5
 """The parts of a run that have seeds of their own; search and ranking have 2 and 3."""
@@ -139,6 +152,7 @@ class Fittable(Ensemble):
         # Stages have seeds of their own, but examples may be varied at random whenever they are read.
         with seeded(derived_seed(seed, _REST)):
             fold = self._fold(train, held_out, classes, seed, folder)
+            _claim(fold)
             built = self.build(fold)
             self.members = nn.ModuleList([trained.network for trained in built.trained])
             self.trained = built.trained
@@ -182,7 +196,13 @@ class Fittable(Ensemble):
     def _fold(
         self, train: Source, held_out: Source | None, names: Sequence[str] | None, seed: int, directory: Path | None
     ) -> Fold:
+        if held_out is None and repeats(train):
+            raise DataError(
+                "the loader draws examples with replacement: some would be trained on and held out at once. Give "
+                "held_out=..., or a loader without such a sampler"
+            )
         dataset: Any = as_dataset(train)
+        check_finite(dataset)
         example = _example(dataset)
         labels = labels_of(dataset)
         named = () if names is None else tuple(str(name) for name in names)
@@ -223,6 +243,35 @@ class Fittable(Ensemble):
         prediction = predict_from_logits(torch.cat([logits for logits, _ in pairs], dim=1), self.settings.combine)
         threshold = rejection_threshold(prediction.predictive_entropy[prediction.classes.cpu() == labels])
         return round(threshold, 6) if threshold < float("inf") else None
+
+
+def _claim(fold: Fold) -> None:
+    """Refuse a directory whose state comes from other data; an empty one is marked with these.
+
+    Raises:
+        SettingsError: It holds another fit.
+    """
+    path = fold.folder("data.sha256")
+    if path is None:
+        return
+    digest = _fingerprint(fold)
+    if path.exists() and path.read_text(encoding="utf-8") != digest:
+        raise SettingsError(f"{fold.directory} holds a fit of other data: take another directory")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_suffix(".tmp")
+    temporary.write_text(digest, encoding="utf-8")
+    temporary.replace(path)
+
+
+def _fingerprint(fold: Fold) -> str:
+    """Of all labels and of some inputs spread over the sets: enough to tell data apart without reading them whole."""
+    digest = hashlib.sha256()
+    for part in (fold.train, fold.held_out):
+        digest.update(labels_of(part).numpy().tobytes())
+        for index in range(0, sized(part), -(-sized(part) // FINGERPRINT_INPUTS)):
+            inputs = torch.as_tensor(part[index][0]).cpu().contiguous()
+            digest.update(inputs.flatten().view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()
 
 
 def _members_summary(trained: Sequence[Trained]) -> dict[str, Any]:

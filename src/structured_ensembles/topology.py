@@ -40,6 +40,7 @@ def find(network: nn.Module, example: Tensor, *, scope: Scope = Scope.COUPLED, s
         NetworkError: The network fails on the example, its output is not (B, K), it uses a module or a parameter twice,
             it has a reparametrised weight, its graph is not ready in time, or nothing in it can be cut.
     """
+    scope = Scope.named(scope)
     with torch.random.fork_rng(devices=[]):
         probe = _probe.make(network, example)
         groups, notices = _candidates(probe, seconds)

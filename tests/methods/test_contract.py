@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 from torch import nn
-from torch.utils.data import DataLoader, Dataset, TensorDataset
+from torch.utils.data import DataLoader, Dataset, TensorDataset, WeightedRandomSampler
 
 from structured_ensembles import Ensemble, NetworkSpec, settings
 from structured_ensembles.errors import ArtefactError, DataError, NetworkError, SettingsError
@@ -341,3 +341,25 @@ def test_a_network_asked_for_with_another_shape_is_refused_before_training() -> 
 def test_what_makes_no_network_is_refused(base: object, message: str) -> None:
     with pytest.raises(NetworkError, match=message):
         make("single", base).fit(images())
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_directory_of_other_data_is_refused(name: str, tmp_path: Path) -> None:
+    make(name).fit(images(), seed=1, directory=tmp_path)
+    with pytest.raises(SettingsError, match="a fit of other data"):
+        make(name).fit(images(seed=7), seed=1, directory=tmp_path)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_infinite_inputs_are_counted_before_training(name: str) -> None:
+    inputs, labels = images().tensors
+    inputs[9, 0, 1, 1], inputs[40, 0, 0, 0] = float("nan"), float("inf")
+    with pytest.raises(DataError, match="2 NaN or infinite values, the first in example 9"):
+        make(name).fit(TensorDataset(inputs, labels))
+
+
+def test_examples_that_come_out_twice_are_not_split_between_training_and_held_out() -> None:
+    sampler = WeightedRandomSampler([1.0] * 60, 60)
+    with pytest.raises(DataError, match=r"held out at once\. Give held_out="):
+        make("single").fit(DataLoader(images(), sampler=sampler))
+    assert make("single").fit(DataLoader(images(), sampler=sampler), held_out=images(12)).trained
