@@ -130,7 +130,7 @@ def _remembered(fold: Fold, identity: str, find: Callable[[], list[Channels]]) -
     path = fold.folder("channels.json")
     if path is None:
         return find()
-    digest = hashlib.sha256(f"{identity} {fold.seed} {fold.classes}".encode()).hexdigest()
+    digest = hashlib.sha256(f"{identity} {fold.seed} {fold.classes} {fold.fingerprint}".encode()).hexdigest()
     if path.exists():
         return _recalled(path, digest)
     channels = find()
@@ -150,7 +150,7 @@ def _recalled(path: Path, digest: str) -> list[Channels]:
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise ArtefactError(f"{path} is damaged: delete it to search again") from error
     if not same:
-        raise SettingsError(f"{path.parent} holds a fit with other settings or another seed: take another directory")
+        raise SettingsError(f"{path.parent} holds a fit with other settings, data or seed: take another directory")
     return channels
 
 

@@ -54,6 +54,8 @@ MOST_SUMMARISED = 64
 FINGERPRINT_INPUTS = 32
 """So many inputs of a set tell it from another one."""
 
+_CLAIM = "data.sha256"
+
 _DRAW, _SPLIT, _TRAIN, _REST = 0, 1, 4, 5
 """The parts of a run that have seeds of their own; search and ranking have 2 and 3."""
 
@@ -69,6 +71,7 @@ class Fold:
         classes: Names of the K classes.
         seed: Of the whole fit.
         directory: Where a stopped fit goes on from; None keeps nothing.
+        fingerprint: Tells these data from others; empty without a directory.
     """
 
     train: Any
@@ -77,6 +80,7 @@ class Fold:
     classes: tuple[str, ...]
     seed: int
     directory: Path | None
+    fingerprint: str
 
     def folder(self, name: str) -> Path | None:
         """Where a part of the fit keeps its state."""
@@ -152,7 +156,7 @@ class Fittable(Ensemble):
         # Stages have seeds of their own, but examples may be varied at random whenever they are read.
         with seeded(derived_seed(seed, _REST)):
             fold = self._fold(train, held_out, classes, seed, folder)
-            _claim(fold)
+            _check_claim(fold)
             built = self.build(fold)
             self.members = nn.ModuleList([trained.network for trained in built.trained])
             self.trained = built.trained
@@ -183,6 +187,7 @@ class Fittable(Ensemble):
 
     def train_member(self, network: nn.Module, fold: Fold, member: int) -> Trained:
         """Train one member on its own."""
+        _claim(fold)
         return train(
             network.to(device()),
             fold.train,
@@ -221,7 +226,8 @@ class Fittable(Ensemble):
             _check_output(network, _example(kept), len(classes))
             parts.append(labels_of(kept))
         _check_classes(parts, len(classes))
-        return Fold(learned, kept, example, classes, seed, directory)
+        fingerprint = "" if directory is None else _fingerprint((learned, kept))
+        return Fold(learned, kept, example, classes, seed, directory, fingerprint)
 
     def _recorded(self, fold: Fold, built: Built, threshold: float | None = None) -> Record:
         return Record(
@@ -245,28 +251,31 @@ class Fittable(Ensemble):
         return round(threshold, 6) if threshold < float("inf") else None
 
 
-def _claim(fold: Fold) -> None:
-    """Refuse a directory whose state comes from other data; an empty one is marked with these.
+def _check_claim(fold: Fold) -> None:
+    """Refuse a directory whose state comes from other data.
 
     Raises:
         SettingsError: It holds another fit.
     """
-    path = fold.folder("data.sha256")
-    if path is None:
-        return
-    digest = _fingerprint(fold)
-    if path.exists() and path.read_text(encoding="utf-8") != digest:
-        raise SettingsError(f"{fold.directory} holds a fit of other data: take another directory")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_suffix(".tmp")
-    temporary.write_text(digest, encoding="utf-8")
-    temporary.replace(path)
+    path = fold.folder(_CLAIM)
+    if path is not None and path.exists() and path.read_text(encoding="utf-8") != fold.fingerprint:
+        raise SettingsError(f"{fold.directory} holds a fit of other data or another seed: take another directory")
 
 
-def _fingerprint(fold: Fold) -> str:
+def _claim(fold: Fold) -> None:
+    """Mark the directory, which is about to hold state, as that of these data."""
+    path = fold.folder(_CLAIM)
+    if path is not None and not path.exists():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = path.with_suffix(".tmp")
+        temporary.write_text(fold.fingerprint, encoding="utf-8")
+        temporary.replace(path)
+
+
+def _fingerprint(parts: Sequence[Any]) -> str:
     """Of all labels and of some inputs spread over the sets: enough to tell data apart without reading them whole."""
     digest = hashlib.sha256()
-    for part in (fold.train, fold.held_out):
+    for part in parts:
         digest.update(labels_of(part).numpy().tobytes())
         for index in range(0, sized(part), -(-sized(part) // FINGERPRINT_INPUTS)):
             inputs = torch.as_tensor(part[index][0]).cpu().contiguous()
