@@ -14,6 +14,7 @@ from structured_ensembles import surgery, topology
 from structured_ensembles.batches import loader
 from structured_ensembles.errors import ArtefactError, SettingsError
 from structured_ensembles.extraction import compose, extract
+from structured_ensembles.files import write_whole
 from structured_ensembles.fitting import Base, Built, Fittable, Fold, device
 from structured_ensembles.pricing import Price
 from structured_ensembles.ranking import rank
@@ -134,11 +135,8 @@ def _remembered(fold: Fold, identity: str, find: Callable[[], list[Channels]]) -
     if path.exists():
         return _recalled(path, digest)
     channels = find()
-    path.parent.mkdir(parents=True, exist_ok=True)
     lists = [{name: kept.tolist() for name, kept in member.items()} for member in channels]
-    temporary = path.with_suffix(".tmp")
-    temporary.write_text(json.dumps({"fit": digest, "channels": lists}), encoding="utf-8")
-    temporary.replace(path)
+    write_whole(path, json.dumps({"fit": digest, "channels": lists}))
     return channels
 
 

@@ -32,6 +32,7 @@ from structured_ensembles.batches import (
 )
 from structured_ensembles.errors import DataError, NetworkError, SettingsError, StructensError
 from structured_ensembles.extraction import draw
+from structured_ensembles.files import write_whole
 from structured_ensembles.networks import Family, NetworkSpec, build, family
 from structured_ensembles.prediction import Ensemble
 from structured_ensembles.presets import Preset, Settings, settings
@@ -266,10 +267,7 @@ def _claim(fold: Fold) -> None:
     """Mark the directory, which is about to hold state, as that of these data."""
     path = fold.folder(_CLAIM)
     if path is not None and not path.exists():
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_suffix(".tmp")
-        temporary.write_text(fold.fingerprint, encoding="utf-8")
-        temporary.replace(path)
+        write_whole(path, fold.fingerprint)
 
 
 def _fingerprint(parts: Sequence[Any]) -> str:

@@ -7,6 +7,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING
 
 from structured_ensembles import artefact, sizes, surgery
+from structured_ensembles._probe import first_line
 from structured_ensembles.errors import NetworkError, SettingsError
 from structured_ensembles.extraction import skeleton
 from structured_ensembles.selection import fewest, impossible, savings
@@ -102,8 +103,7 @@ class Price:
         try:
             return sizes.flops(network, self.example)
         except Exception as error:
-            reason = (str(error).splitlines() or [type(error).__name__])[0]
             raise NetworkError(
-                f"the operations of {type(network).__name__} cannot be counted without running it ({reason}): give the "
-                "budget in bytes or parameters"
+                f"the operations of {type(network).__name__} cannot be counted without running it "
+                f"({first_line(error)}): give the budget in bytes or parameters"
             ) from error

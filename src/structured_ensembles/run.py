@@ -25,6 +25,7 @@ from structured_ensembles.artefact import Record
 from structured_ensembles.errors import ArtefactError, SettingsError, unknown
 from structured_ensembles.evaluation import Cost, Metrics, Reliability, Row, measure, reliability
 from structured_ensembles.extraction import draw
+from structured_ensembles.files import write_whole
 from structured_ensembles.methods import METHODS, SingleNetwork, StructuredEnsemble, method
 from structured_ensembles.networks import NetworkSpec, build
 from structured_ensembles.prediction import Ensemble
@@ -307,10 +308,3 @@ def rows(metrics: Mapping[str, Any]) -> list[Row]:
 def versions() -> dict[str, str]:
     """Of Python and of the libraries that a result may depend on."""
     return {"python": platform.python_version()} | {name: importlib.metadata.version(name) for name in _PACKAGES}
-
-
-def write_whole(path: Path, text: str) -> None:
-    """Write beside the goal, then rename: a reader never meets half a file."""
-    partial = path.with_name(f".{path.name}.partial")
-    partial.write_text(text, encoding="utf-8")
-    partial.replace(path)

@@ -32,8 +32,6 @@ Importance: TypeAlias = Mapping[str, Tensor]
 Channels: TypeAlias = Mapping[str, Tensor]
 """By group name, the sorted indices of the channels that ONE member keeps: int64."""
 
-Device: TypeAlias = torch.device | str
-
 
 class Choice(str, Enum):
     """Base of the choices: a member is its own string, so that YAML and command lines can name it."""

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 
 from structured_ensembles.cli.printing import quoted
 from structured_ensembles.errors import SettingsError, StructensError
-from structured_ensembles.run import CONFIGURATION, STATE, write_whole
+from structured_ensembles.files import write_whole
+from structured_ensembles.run import CONFIGURATION, STATE
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
