@@ -155,7 +155,7 @@ class Module(LightningModule):
     def training_step(self, batch: tuple[Tensor, Tensor], _: int) -> Tensor:
         inputs, labels = batch
         inputs = augment(inputs, self.settings.augmentation, self.shifts)
-        loss = self.loss(self.network(inputs), labels.long())
+        loss = self._loss(self.network(inputs), labels.long())
         self.rate = float(self.trainer.optimizers[0].param_groups[0]["lr"])
         self.train_loss.add(self._finite(loss), len(labels))
         return loss
@@ -163,9 +163,15 @@ class Module(LightningModule):
     def validation_step(self, batch: tuple[Tensor, Tensor], _: int) -> None:
         inputs, labels = batch
         labels = labels.long()
-        logits = self.network(inputs)
+        logits = together(self.network(inputs))
         self.held_out_loss.add(self._finite(self.loss(logits, labels)), len(labels))
         self.hits.add(float((logits.argmax(1) == labels).float().mean()), len(labels))
+
+    def _loss(self, logits: Tensor, labels: Tensor) -> Tensor:
+        """The loss of one answer (B, K), or the mean of that of M answers (M, B, K)."""
+        if logits.dim() == 2:
+            return self.loss(logits, labels)
+        return self.loss(logits.flatten(0, 1), labels.repeat(len(logits)))
 
     def _finite(self, loss: Tensor) -> float:
         value = float(loss.detach())
@@ -176,6 +182,11 @@ class Module(LightningModule):
                 "If that does not help, the data hold infinite or NaN values."
             )
         return value
+
+
+def together(logits: Tensor) -> Tensor:
+    """(B, K), the logarithm of the mean of the probabilities of M answers (M, B, K); one answer as it is."""
+    return logits if logits.dim() == 2 else logits.log_softmax(-1).logsumexp(0) - math.log(len(logits))
 
 
 class Mean:
@@ -202,11 +213,22 @@ def _seed_everything(seed: int) -> None:
 
 
 def _optimiser(network: nn.Module, s: TrainingSettings) -> Optimizer:
-    parameters = [parameter for parameter in network.parameters() if parameter.requires_grad]
+    groups = _parameter_groups(network, s.weight_decay)
     if s.optimiser == Optimiser.SGD:
-        return SGD(parameters, s.learning_rate, s.momentum, nesterov=s.nesterov, weight_decay=s.weight_decay)
+        return SGD(groups, s.learning_rate, s.momentum, nesterov=s.nesterov)
     kind = Adam if s.optimiser == Optimiser.ADAM else AdamW
-    return kind(parameters, s.learning_rate, weight_decay=s.weight_decay)
+    return kind(groups, s.learning_rate)
+
+
+def _parameter_groups(network: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
+    """Parameters by weight decay: none for those that the network's own ``no_weight_decay()`` names, as in timm."""
+    named_by: Callable[[], set[str]] = getattr(network, "no_weight_decay", set)
+    exempt = named_by()
+    named = [(name, parameter) for name, parameter in network.named_parameters() if parameter.requires_grad]
+    decayed = [parameter for name, parameter in named if name not in exempt]
+    free = [parameter for name, parameter in named if name in exempt]
+    groups = [{"params": decayed, "weight_decay": weight_decay}, {"params": free, "weight_decay": 0.0}]
+    return [group for group in groups if group["params"]]
 
 
 def _schedule(optimiser: Optimizer, s: TrainingSettings, steps: int) -> tuple[LRScheduler | None, str]:

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from structured_ensembles.errors import ArtefactError, StructensError
 from structured_ensembles.networks import NetworkSpec
+from structured_ensembles.shared import Form
 from structured_ensembles.types import Channels, Combine, Cut, Group, Side
 
 JSON: TypeAlias = "bool | int | float | str | Sequence[JSON] | Mapping[str, JSON] | None"
@@ -23,7 +24,7 @@ JSON: TypeAlias = "bool | int | float | str | Sequence[JSON] | Mapping[str, JSON
 SUMMARY_BYTES = 2048
 """Room that every file reserves for its summary, so that its size is known before training."""
 
-_KEYS = ("method", "members", "classes", "input_shape", "combine", "network", "groups", "channels")
+_KEYS = ("method", "members", "classes", "input_shape", "combine", "network", "form", "groups", "channels")
 _LARGEST = 2**31 - 1
 """Of any width, offset or number of members."""
 _LARGEST_INPUT, _MOST_DIMENSIONS = 2**28, 8
@@ -36,13 +37,14 @@ class Record:
 
     Attributes:
         method: What made the members: ``structured``, ``single``, ``deep``, ...
-        members: M.
+        members: M, how many answers there are.
         classes: K names.
         input_shape: Of one example, without the batch.
         combine: How the members' outputs become one prediction.
         network: What the members were cut from; None if whoever loads the file must pass the architecture.
         groups: Of the network's topology; ``private`` and ``scaled`` are not stored.
         channels: What each member keeps; empty if nothing was cut. A group that a member does not name is whole.
+        form: If ONE network is stored, which answers M times, how it is made to; None stores M networks.
         summary: Training summary, measurements, rejection threshold; at most ``SUMMARY_BYTES`` once in the file.
 
     Raises:
@@ -57,7 +59,13 @@ class Record:
     network: NetworkSpec | None
     groups: tuple[Group, ...] = ()
     channels: tuple[Channels, ...] = ()
+    form: Form | None = None
     summary: Mapping[str, JSON] = field(default_factory=dict)
+
+    @property
+    def networks(self) -> int:
+        """How many networks are stored."""
+        return self.members if self.form is None else 1
 
     def __post_init__(self) -> None:
         require(1 <= self.members <= _LARGEST, f"an ensemble has at least 1 member, not {self.members}.")
@@ -91,6 +99,7 @@ def _check_channels(record: Record) -> None:
     """Refuse kept channels that are not of the record's groups and members."""
     widths = {group.name: group.channels for group in record.groups}
     require(len(widths) == len(record.groups), "two groups have the same name.")
+    require(record.form is None or not record.groups, "a network that answers M times has no kept channels.")
     given = len(record.channels)
     require(given in (0, record.members), f"kept channels of {given} members were given, not of {record.members}.")
     for member, kept in enumerate(record.channels):
@@ -135,6 +144,7 @@ def encode(record: Record) -> str:
         "input_shape": list(record.input_shape),
         "combine": str(record.combine),
         "network": None if record.network is None else record.network.to_json(),
+        "form": None if record.form is None else record.form.to_json(),
         "groups": [
             [group.name, group.channels, [[cut.module, str(cut.side), cut.offset, cut.repeat] for cut in group.cuts]]
             for group in record.groups
@@ -162,6 +172,7 @@ def decode(record: object, summary: object) -> Record:
     require(isinstance(parsed_summary, dict), "the summary must be a JSON object.")
     try:
         network = None if value["network"] is None else NetworkSpec.from_json(value["network"])
+        form = None if value["form"] is None else Form.from_json(value["form"])
     except StructensError as error:
         raise ArtefactError(str(error)) from error
     return Record(
@@ -171,6 +182,7 @@ def decode(record: object, summary: object) -> Record:
         input_shape=tuple(_integer("a side of input_shape", side) for side in _items("shape", value["input_shape"])),
         combine=Combine(_one_of("combine", value["combine"], list(Combine))),
         network=network,
+        form=form,
         groups=groups,
         channels=tuple(_kept(entry, groups) for entry in _items("channels", value["channels"])),
         summary=parsed_summary,

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from torch import Tensor, nn
 from torch.nn.modules.module import register_module_parameter_registration_hook
 
-from structured_ensembles import networks, surgery
+from structured_ensembles import networks, shared, surgery
 from structured_ensembles._record import Record, require
 from structured_ensembles.errors import ArtefactError
 from structured_ensembles.extraction import draw, extract
@@ -35,10 +35,11 @@ def restore(
     Raises:
         ArtefactError: There is no architecture, it cannot be built, or is not the one that they were cut from.
     """
-    require(len(tensors) == record.members, f"{len(tensors)} members were given, and the record has {record.members}.")
+    given = len(tensors)
+    require(given == record.networks, f"{given} members were given, and the record has {record.networks}.")
     base = _base(record, tensors, architecture)
     _refuse(list(_misfits(base, record.groups)))
-    members = [extract(base, record.groups, channels) for channels in record.channels or [{}] * record.members]
+    members = [extract(base, record.groups, channels) for channels in record.channels or [{}] * record.networks]
     pairs = list(zip(members, tensors, strict=True))
     _refuse(
         [
@@ -55,22 +56,38 @@ def restore(
 def _base(record: Record, tensors: Sequence[Mapping[str, Tensor]], architecture: Architecture | None) -> nn.Module:
     """The uncut network, from the caller's architecture or else from the registry by the record's name."""
     if architecture is not None:
-        network = draw(architecture, 0)
-        kind = type(network).__name__
-        require(isinstance(network, nn.Module), f"the architecture returned a {kind}: it must return an nn.Module.")
-        return network
+        return draw(lambda: _made(_modules_of(architecture), record), 0)
     spec = record.network
     if spec is None:
         raise ArtefactError("its architecture is not of the registry: pass it, as in load(path, architecture=MyNet).")
     held = sum(tensor.numel() for state in tensors for tensor in state.values())
     try:
         with _at_most(max(_ALWAYS_ALLOWED, _LARGEST_RATIO * held)):
-            return draw(lambda: networks.build(spec), 0)
+            return draw(lambda: _made(spec, record), 0)
     except Exception as error:
         raise ArtefactError(
             f"its network {spec.name!r} cannot be built ({error}). If you have the architecture, pass it: "
             "load(path, architecture=MyNet)."
         ) from error
+
+
+def _made(source: shared.Source, record: Record) -> nn.Module:
+    """The network, in the form that answers M times if the record has one."""
+    if record.form is not None:
+        return shared.make(source, record.form, record.members)
+    return networks.build(source) if isinstance(source, networks.NetworkSpec) else source()
+
+
+def _modules_of(architecture: Architecture) -> Architecture:
+    """The architecture, refused when it makes something else."""
+
+    def make() -> nn.Module:
+        network = architecture()
+        kind = type(network).__name__
+        require(isinstance(network, nn.Module), f"the architecture returned a {kind}: it must return an nn.Module.")
+        return network
+
+    return make
 
 
 @contextmanager

@@ -134,7 +134,9 @@ def _places(members: Sequence[Mapping[str, TensorSpec]]) -> list[tuple[int, str]
 
 def _header(members: Sequence[Mapping[str, TensorSpec]], record: Record) -> bytes:
     """The file's first bytes, up to the tensors, with zeros for the digest."""
-    require(len(members) == record.members, f"{len(members)} members were given, and the record has {record.members}.")
+    require(
+        len(members) == record.networks, f"{len(members)} members were given, and the record has {record.networks}."
+    )
     require(all(members), "a member without any tensor cannot be stored.")
     metadata = {"structured_ensembles": str(FORMAT), "sha256": _NO_DIGEST}
     metadata |= {"record": encode(record), "summary": summary_text(record.summary)}
@@ -208,7 +210,7 @@ def _read_whole(path: Path) -> tuple[Record, tuple[dict[str, Tensor], ...]]:
         "its metadata", header["__metadata__"], ("structured_ensembles", "sha256", "record", "summary")
     )
     record = decode(metadata["record"], metadata["summary"])
-    return record, _members(content, record.members)
+    return record, _members(content, record.networks)
 
 
 def _recognise(start: bytes) -> None:

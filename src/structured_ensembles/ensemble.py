@@ -2,38 +2,32 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
+import math
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-import torch
 from torch import nn
 
-from structured_ensembles import surgery, topology
-from structured_ensembles.batches import loader
-from structured_ensembles.errors import ArtefactError, SettingsError
+from structured_ensembles import sizes, surgery
+from structured_ensembles.batches import loader, sized
+from structured_ensembles.errors import SettingsError
 from structured_ensembles.extraction import compose, extract
-from structured_ensembles.files import write_whole
-from structured_ensembles.fitting import Base, Built, Fittable, Fold, device
-from structured_ensembles.pricing import Price
+from structured_ensembles.fitting import Base, Fold, device
 from structured_ensembles.ranking import rank
 from structured_ensembles.search import search
 from structured_ensembles.seeding import derived_seed
-from structured_ensembles.selection import keep_share, keep_within, order
+from structured_ensembles.selection import keep_share, order
 from structured_ensembles.sizes import Budget
+from structured_ensembles.subnetworks import SubNetworks
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-    from pathlib import Path
-
     from structured_ensembles.presets import Settings
     from structured_ensembles.types import Channels, Importance, Topology
 
 _SEARCH, _RANK = 2, 3
 
 
-class StructuredEnsemble(Fittable):
+class StructuredEnsemble(SubNetworks):
     """M sub-networks of one untrained network, found by a search and trained on their own.
 
     Args:
@@ -60,9 +54,7 @@ class StructuredEnsemble(Fittable):
         keep: float | None = None,
         settings: Settings | None = None,
     ) -> None:
-        super().__init__(base, members, settings)
-        self.notices: tuple[str, ...] = ()
-        """Why some channels cannot be cut, one sentence each; known once fitted."""
+        super().__init__(base, members, settings=settings)
         if budget is not None and keep is not None:
             raise SettingsError("give either a budget or keep, not both")
         if keep is not None:
@@ -82,34 +74,37 @@ class StructuredEnsemble(Fittable):
                 f"set the search batch size to {members} or more"
             )
 
-    def build(self, fold: Fold) -> Built:
-        """Find the members' channels, cut them out, train them."""
-        base = self.draw(fold.seed)
-        found = topology.find(base, fold.example, scope=self.settings.scope, seconds=self.settings.graph_seconds)
-        self.notices = found.notices
-        identity = f"{self.count} {self.settings} {found.widths}"
-        channels = _remembered(fold, identity, lambda: self._channels(base, found, fold))
-        trained = []
-        for member, kept in enumerate(channels):
-            source = self.draw(fold.seed, member) if self.settings.re_init else base
-            trained.append(self.train_member(extract(source, found.groups, kept), fold, member))
-        return Built(trained, found.groups, tuple(channels))
-
-    def _channels(self, base: nn.Module, found: Topology, fold: Fold) -> list[Channels]:
+    def channels(self, base: nn.Module, found: Topology, fold: Fold) -> list[Channels]:
         """Search, rank and select, after the rounds that narrow the base if there are any."""
-        price = Price(base, found, self._recorded(fold, Built([])), self.count, self.settings.budget)
-        price.check(self.settings.selection.round_to)
-        selection = self.settings.selection
-        whole = found.whole
+        price, selection, whole = self.price(base, found, fold), self.settings.selection, found.whole
         for part in range(self.settings.shrink_rounds):
             keys = order(self._importance(base, found, whole, 1, fold, part + 1), selection, price.savings)
             whole = compose(whole, keep_share(keys, self.settings.shrink_keep)[0])
         keys = order(self._importance(base, found, whole, self.count, fold, 0), selection, price.savings)
-        if self.settings.budget is None:
-            kept = keep_share(keys, selection.keep, selection.round_to)
-        else:
-            kept = keep_within(keys, price.of, price.limit, selection.round_to)
-        return [compose(whole, member) for member in kept]
+        return [compose(whole, member) for member in self.chosen(keys, price)]
+
+    def start(self, base: nn.Module, found: Topology, kept: Channels, fold: Fold, member: int) -> nn.Module:
+        """Cut out of the base that was searched, or out of a fresh one."""
+        source = self.draw(fold.seed, member) if self.settings.re_init else base
+        return extract(source, found.groups, kept)
+
+    def preparation_flops(self, fold: Fold) -> int:
+        """Of search and ranking; the base is taken as whole in the rounds that narrow it."""
+        base = self.draw(fold.seed)
+        # Frozen weights spare one of the three passes of a training step; every member ranks every example.
+        each = 2 / 3 * sizes.training_flops(base, fold.example)
+        searched, ranked = self._batches(sized(fold.train))
+        rounds = self.settings.shrink_rounds
+        return round(
+            each * self.settings.search.batch_size * ((searched + ranked) * rounds + searched + ranked * self.count)
+        )
+
+    def _batches(self, examples: int) -> tuple[int, int]:
+        """How many batches a search and a ranking pass."""
+        search, limit = self.settings.search, self.settings.rank_batches
+        each = math.ceil(examples / search.batch_size)
+        searched = each * search.epochs if search.max_steps is None else min(each * search.epochs, search.max_steps)
+        return searched, each if limit is None else min(each, limit)
 
     def _importance(
         self, base: nn.Module, found: Topology, whole: Channels, members: int, fold: Fold, part: int
@@ -124,33 +119,3 @@ class StructuredEnsemble(Fittable):
         seed = derived_seed(fold.seed, _RANK, part, 1)
         limit = self.settings.rank_batches
         return rank(network, narrow, batches, scores, settings.placement, self.settings.reduce, seed, limit)
-
-
-def _remembered(fold: Fold, identity: str, find: Callable[[], list[Channels]]) -> list[Channels]:
-    """What ``find`` finds, or what it found before the fit was stopped, if the fold has a directory."""
-    path = fold.folder("channels.json")
-    if path is None:
-        return find()
-    digest = hashlib.sha256(f"{identity} {fold.seed} {fold.classes} {fold.fingerprint}".encode()).hexdigest()
-    if path.exists():
-        return _recalled(path, digest)
-    channels = find()
-    lists = [{name: kept.tolist() for name, kept in member.items()} for member in channels]
-    write_whole(path, json.dumps({"fit": digest, "channels": lists}))
-    return channels
-
-
-def _recalled(path: Path, digest: str) -> list[Channels]:
-    try:
-        stored = json.loads(path.read_text(encoding="utf-8"))
-        same = stored["fit"] == digest
-        channels = [_tensors(member) for member in stored["channels"]]
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise ArtefactError(f"{path} is damaged: delete it to search again") from error
-    if not same:
-        raise SettingsError(f"{path.parent} holds a fit with other settings, data or seed: take another directory")
-    return channels
-
-
-def _tensors(member: dict[str, list[int]]) -> Channels:
-    return {name: torch.tensor(kept) for name, kept in member.items()}

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias
 import torch
 from torch import Tensor, nn
 
-from structured_ensembles import artefact
+from structured_ensembles import artefact, shared, sizes
 from structured_ensembles._probe import first_line
 from structured_ensembles.artefact import Record
 from structured_ensembles.batches import (
@@ -44,6 +44,8 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
     from structured_ensembles.batches import Source
+    from structured_ensembles.shared import Form
+    from structured_ensembles.training import TrainingSettings
     from structured_ensembles.types import Architecture, Channels, Group
 
 Base: TypeAlias = "NetworkSpec | Architecture | nn.Module"
@@ -93,12 +95,14 @@ class Built:
     """What a method made.
 
     Attributes:
-        trained: The members, trained.
+        trained: The members, trained; or the one network that answers M times.
+        form: Of that network.
         groups: Groups of the base's topology, if members were cut from it.
         channels: The channels that each member kept, in the same order.
     """
 
     trained: Sequence[Trained]
+    form: Form | None = None
     groups: tuple[Group, ...] = ()
     channels: tuple[Channels, ...] = ()
 
@@ -113,6 +117,8 @@ class Fittable(Ensemble):
     """
 
     method: ClassVar[str]
+    budgeted: ClassVar[bool] = False
+    """Whether the size follows ``settings.budget``; other methods have a size of their own."""
 
     def __init__(self, base: Base, members: int = 4, settings: Settings | None = None) -> None:
         super().__init__()
@@ -124,10 +130,16 @@ class Fittable(Ensemble):
         self.architecture = _architecture(base)
         self.trained: Sequence[Trained] = ()
         self.seconds = 0.0
+        self.training_flops = 0
+        """Of everything that fitting did, a backward pass as two forward ones; known once fitted."""
 
     @abstractmethod
     def build(self, fold: Fold) -> Built:
         """Make and train the members."""
+
+    def preparation_flops(self, fold: Fold) -> int:  # noqa: ARG002 (for methods that prepare something)
+        """Of what comes before training."""
+        return 0
 
     def fit(
         self,
@@ -161,20 +173,24 @@ class Fittable(Ensemble):
             built = self.build(fold)
             self.members = nn.ModuleList([trained.network for trained in built.trained])
             self.trained = built.trained
+            self.training_flops = self.preparation_flops(fold) + sum(_flops(one, fold) for one in built.trained)
             self._record = self._recorded(fold, built)
             self.eval()
             self._record = self._recorded(fold, built, self._threshold(fold))
         self.seconds = time.monotonic() - start
         return self
 
-    def draw(self, seed: int, member: int = 0) -> nn.Module:
-        """The freshly initialised base network of a member, on the CPU.
+    def draw(self, seed: int, member: int = 0, form: Form | None = None) -> nn.Module:
+        """The freshly initialised base network of a member, on the CPU; in a form that answers M times if one is given.
 
         Raises:
             NetworkError: What should make the network does not.
         """
         try:
-            network = draw(self.architecture, derived_seed(seed, _DRAW, member))
+            make = self.architecture
+            if form is not None:
+                make = partial(shared.make, self.spec or make, form, self.count)
+            network = draw(make, derived_seed(seed, _DRAW, member))
         except StructensError:
             raise
         except Exception as error:
@@ -186,18 +202,25 @@ class Fittable(Ensemble):
             raise NetworkError(f"what should make the network made a {type(network).__name__}: it must be an nn.Module")
         return network.cpu()
 
-    def train_member(self, network: nn.Module, fold: Fold, member: int) -> Trained:
-        """Train one member on its own."""
+    def train_member(
+        self, network: nn.Module, fold: Fold, member: int, training: TrainingSettings | None = None
+    ) -> Trained:
+        """Train one member on its own, as all methods train unless it is told otherwise."""
         _claim(fold)
         return train(
             network.to(device()),
             fold.train,
             fold.held_out,
-            self.settings.training,
+            training or self.settings.training,
             seed=derived_seed(fold.seed, _TRAIN, member),
             label=self.method if self.count == 1 else f"{self.method} · member {member + 1} of {self.count}",
             directory=fold.folder(f"member-{member}"),
         )
+
+    def train_shared(self, form: Form, fold: Fold) -> Built:
+        """Train one network that answers M times."""
+        network = self.draw(fold.seed, form=form)
+        return Built([self.train_member(network, fold, 0)], form)
 
     def _fold(
         self, train: Source, held_out: Source | None, names: Sequence[str] | None, seed: int, directory: Path | None
@@ -238,6 +261,7 @@ class Fittable(Ensemble):
             input_shape=tuple(fold.example.shape[1:]),
             combine=self.settings.combine,
             network=self.spec,
+            form=built.form,
             groups=built.groups,
             channels=built.channels,
             summary={"seed": fold.seed, "rejection_threshold": threshold, **_members_summary(built.trained)},
@@ -250,6 +274,12 @@ class Fittable(Ensemble):
         prediction = predict_from_logits(torch.cat([logits for logits, _ in pairs], dim=1), self.settings.combine)
         threshold = rejection_threshold(prediction.predictive_entropy[prediction.classes.cpu() == labels])
         return round(threshold, 6) if threshold < float("inf") else None
+
+
+def _flops(trained: Trained, fold: Fold) -> int:
+    """Of one training: every example forward and backward in every epoch."""
+    where = next(trained.network.parameters()).device
+    return round(sizes.training_flops(trained.network, fold.example.to(where)) * sized(fold.train) * trained.epochs_run)
 
 
 def _check_claim(fold: Fold) -> None:

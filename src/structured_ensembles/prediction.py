@@ -39,7 +39,7 @@ class Ensemble(nn.Module):
     """M networks that answer together: an ordinary module, whatever it came from.
 
     Args:
-        members: The networks, each mapping inputs (B, ...) to logits (B, K).
+        members: The networks, each mapping inputs (B, ...) to logits (B, K); or one that gives (M, B, K) (`shared`).
         record: What is saved beside their tensors.
     """
 
@@ -73,7 +73,8 @@ class Ensemble(nn.Module):
             (M, B, K).
         """
         self.check_fitted()
-        return torch.stack([member(inputs) for member in self.members])
+        answers = [member(inputs) for member in self.members]
+        return torch.cat([logits if logits.dim() == 3 else logits.unsqueeze(0) for logits in answers])
 
     @torch.no_grad()
     def predict(self, inputs: Tensor, *, combine: Combine | None = None, batch_size: int = 256) -> Prediction:

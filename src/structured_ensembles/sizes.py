@@ -122,19 +122,36 @@ def flops(module: nn.Module, example: Tensor) -> int:
     """
     if example.dim() == 0 or len(example) != 1:
         raise DataError(f"an example of shape {tuple(example.shape)}: operations are counted for one image, pass x[:1]")
+    return _counted(module, example, training=False)
+
+
+def training_flops(module: nn.Module, examples: Tensor) -> float:
+    """Floating-point operations of one step of training, for each example, counted like those of `flops`.
+
+    A backward pass counts as two forward ones: one for the gradients of the weights, one for those of the inputs.
+
+    Args:
+        module: On the device of ``examples``; it is left as it was.
+        examples: (B, ...), at least 2, for normalisation.
+    """
+    return 3 * _counted(module, examples, training=True) / len(examples)
+
+
+def _counted(module: nn.Module, examples: Tensor, *, training: bool) -> int:
     counter = FlopCounterMode(display=False)
     copies = {name: buffer.clone() for name, buffer in module.named_buffers()}
-    devices = [example.device] if example.is_cuda else []
-    with torch.no_grad(), torch.random.fork_rng(devices), _evaluating(module), _countable_attention(), counter:
-        functional_call(module, copies, (example,))
+    devices = [examples.device] if examples.is_cuda else []
+    unseen = torch.random.fork_rng(devices)
+    with torch.no_grad(), unseen, _mode(module, training=training), _countable_attention(), counter:
+        functional_call(module, copies, (examples,))
     return counter.get_total_flops()
 
 
 @contextmanager
-def _evaluating(module: nn.Module) -> Iterator[None]:
-    """Evaluation mode inside; afterwards each submodule has its own training flag again."""
+def _mode(module: nn.Module, *, training: bool) -> Iterator[None]:
+    """Training or evaluation mode inside; afterwards each submodule has its own training flag again."""
     flags = {part: part.training for part in module.modules()}
-    module.eval()
+    module.train(training)
     try:
         yield
     finally:

@@ -186,7 +186,8 @@ def train(
     end, it returns at once.
 
     Args:
-        network: Maps inputs (B, ...) to logits (B, K).
+        network: Maps inputs (B, ...) to logits (B, K), or (M, B, K) if it answers M times (`shared`). Of its
+            parameters those that its ``no_weight_decay()`` names, if it has that, keep their size.
         train_set: Examples (x, y) to learn from, x as the network takes it, y a class.
         held_out: Examples to choose the best epoch by.
         settings: How to train.

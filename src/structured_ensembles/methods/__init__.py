@@ -6,16 +6,61 @@ from typing import TYPE_CHECKING
 
 from structured_ensembles.ensemble import StructuredEnsemble
 from structured_ensembles.errors import unknown
+from structured_ensembles.methods.batch_ensemble import BatchEnsemble
 from structured_ensembles.methods.deep import DeepEnsemble
+from structured_ensembles.methods.magnitude import MagnitudeEnsemble
+from structured_ensembles.methods.masksembles import Masksembles
+from structured_ensembles.methods.mc_dropout import MCDropout
+from structured_ensembles.methods.mimo import MIMO
+from structured_ensembles.methods.narrow import NarrowEnsemble, SlicedNarrowEnsemble
+from structured_ensembles.methods.packed import PackedEnsemble
+from structured_ensembles.methods.random_channels import RandomEnsemble
+from structured_ensembles.methods.shuffled import ShuffledEnsemble
 from structured_ensembles.methods.single import SingleNetwork
+from structured_ensembles.methods.snapshot import SnapshotEnsemble
 
 if TYPE_CHECKING:
     from structured_ensembles.fitting import Fittable
 
-__all__ = ["METHODS", "DeepEnsemble", "SingleNetwork", "StructuredEnsemble", "method"]
+__all__ = [
+    "METHODS",
+    "MIMO",
+    "BatchEnsemble",
+    "DeepEnsemble",
+    "MCDropout",
+    "MagnitudeEnsemble",
+    "Masksembles",
+    "NarrowEnsemble",
+    "PackedEnsemble",
+    "RandomEnsemble",
+    "ShuffledEnsemble",
+    "SingleNetwork",
+    "SlicedNarrowEnsemble",
+    "SnapshotEnsemble",
+    "StructuredEnsemble",
+    "method",
+]
 
-METHODS: dict[str, type[Fittable]] = {kind.method: kind for kind in (SingleNetwork, StructuredEnsemble, DeepEnsemble)}
-"""Every method by its name."""
+METHODS: dict[str, type[Fittable]] = {
+    kind.method: kind
+    for kind in (
+        SingleNetwork,
+        StructuredEnsemble,
+        ShuffledEnsemble,
+        RandomEnsemble,
+        MagnitudeEnsemble,
+        NarrowEnsemble,
+        SlicedNarrowEnsemble,
+        PackedEnsemble,
+        MCDropout,
+        SnapshotEnsemble,
+        BatchEnsemble,
+        Masksembles,
+        MIMO,
+        DeepEnsemble,
+    )
+}
+"""Every method by its name, in the order of tables."""
 
 
 def method(name: str) -> type[Fittable]:

@@ -51,7 +51,7 @@ class NetworkSpec:
         checked = {
             "name": _checked_text("name", self.name),
             "input_shape": shape,
-            "arguments": _checked_arguments(self.arguments),
+            "arguments": checked_arguments(self.arguments),
             "mean": _checked_statistics("mean", self.mean, shape[0], low=-1e6),
             "std": _checked_statistics("std", self.std, shape[0], low=1e-6),
         }
@@ -97,8 +97,12 @@ def _checked_shape(value: object) -> tuple[int, int, int]:
     )
 
 
-def _checked_arguments(value: object) -> dict[str, Scalar]:
-    """A copy of ``value``, if it maps names to JSON scalars."""
+def checked_arguments(value: object) -> dict[str, Scalar]:
+    """A copy of ``value``, if it maps names to JSON scalars.
+
+    Raises:
+        SettingsError: It does not.
+    """
     if not isinstance(value, Mapping) or len(value) > MOST_ARGUMENTS:
         raise SettingsError(f"arguments must map at most {MOST_ARGUMENTS} names to values.")
     return {_checked_text("the name of an argument", name): _checked_scalar(name, value[name]) for name in value}

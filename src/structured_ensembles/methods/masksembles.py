@@ -1,0 +1,35 @@
+"""Masksembles: one network, and fixed masks over its channels, one for each member.
+
+Durasov et al. 2021, https://arxiv.org/abs/2012.08334.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from structured_ensembles.fitting import Base, Built, Fittable, Fold
+from structured_ensembles.shared import Form
+
+if TYPE_CHECKING:
+    from structured_ensembles.presets import Settings
+
+
+class Masksembles(Fittable):
+    """Shared weights under M masks; needs the extra ``compare``.
+
+    Args:
+        base: What makes the network.
+        members: M.
+        scale: How far the masks differ: 1 makes them equal, large values disjoint.
+        settings: How it is trained; None takes the default preset for the network's family.
+    """
+
+    method = "masksembles"
+
+    def __init__(self, base: Base, members: int = 4, *, scale: float = 2.0, settings: Settings | None = None) -> None:
+        super().__init__(base, members, settings)
+        self.scale = scale
+
+    def build(self, fold: Fold) -> Built:
+        """Train it."""
+        return self.train_shared(Form("masked", {"scale": self.scale}), fold)

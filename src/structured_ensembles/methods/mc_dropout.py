@@ -1,0 +1,41 @@
+"""MC Dropout: one network, answers with different channels dropped.
+
+Gal and Ghahramani 2016, https://arxiv.org/abs/1506.02142.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from structured_ensembles.fitting import Base, Built, Fittable, Fold
+from structured_ensembles.shared import Form
+from structured_ensembles.shared.dropout import output_layer
+
+if TYPE_CHECKING:
+    from structured_ensembles.networks.spec import Scalar
+    from structured_ensembles.presets import Settings
+
+
+class MCDropout(Fittable):
+    """One network with dropout after every convolution and hidden Linear layer, in training and in prediction.
+
+    Args:
+        base: What makes the network.
+        members: M, how many samples a prediction takes; what they drop is drawn once, by the seed of the fit.
+        probability: Of dropping (published: 0.25).
+        settings: How it is trained; None takes the default preset for the network's family.
+    """
+
+    method = "mc_dropout"
+
+    def __init__(
+        self, base: Base, members: int = 4, *, probability: float = 0.25, settings: Settings | None = None
+    ) -> None:
+        super().__init__(base, members, settings)
+        self.probability = probability
+
+    def build(self, fold: Fold) -> Built:
+        """Train it."""
+        output = output_layer(self.draw(fold.seed), fold.example)
+        arguments: dict[str, Scalar] = {"output": output, "probability": self.probability, "seed": fold.seed}
+        return self.train_shared(Form("dropout", arguments), fold)
