@@ -1,0 +1,279 @@
+"""A comparison in tables and plain words: for a page of documentation and for the terminal."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from rich import box
+from rich.measure import Measurement
+from rich.table import Table
+from rich.text import Text
+
+from .comparison import CONFIDENCE, Arm, paired, sections, summarise
+from .table import _NONE, _WIDTH, _duration, _scaled
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+
+    from rich.console import Console
+
+    from .comparison import Difference, Result, Summary
+
+UNIT = "single"
+"""The method whose cost is 1x."""
+
+
+@dataclass(frozen=True)
+class _Quality:
+    """A value that is better or worse: its name, how it is headed and printed, and which way is better."""
+
+    value: str
+    title: str
+    digits: int
+    scale: float = 1
+    higher: bool = False
+
+    def better(self, difference: float) -> bool:
+        return (difference > 0) is self.higher
+
+
+_ACCURACY = _Quality("accuracy", "accuracy", digits=2, scale=100, higher=True)
+_NLL, _ECE, _BRIER = (_Quality(name.lower(), name, digits=4) for name in ("NLL", "ECE", "Brier"))
+_COMPARED = (_ACCURACY, _NLL, _ECE)
+_COSTS = {"bytes_on_disk": "bytes", "flops": "FLOPs", "training_flops": "training FLOPs"}
+
+_UNDECIDED = "undecided (fewer than two seeds)"
+
+_Found = dict[str, dict[str, dict[Arm, "Difference"]]]
+"""By baseline, value and arm."""
+
+_MEASURED = (
+    "Measured: mean ± sample standard deviation over the seeds; in brackets the multiple of what "
+    f"`{UNIT}` costs. Seeds: how many finished, of how many where some failed."
+)
+_PAIRED = (
+    f"Against a baseline: arm minus baseline, each seed with the same seed: mean and {CONFIDENCE:.0%} interval of "
+    "Student's t, which assumes near-normal differences. **Bold**: the interval excludes zero, whether the arm is "
+    "better or worse; among many intervals some do by chance, about one in twenty where nothing differs. The others "
+    "are not distinguishable over these seeds, which does not show that they are equal."
+)
+
+
+def markdown(
+    results: Sequence[Result], baselines: Sequence[str] = ("single", "narrow", "deep"), ours: str = "structured"
+) -> str:
+    """A part of a page: for every number of members what was measured, what differs from each baseline, and a verdict.
+
+    Args:
+        results: Every run once.
+        baselines: Methods to compare all arms with; one that was not run is said to be missing.
+        ours: The method whose wins and losses are put into words.
+
+    Returns:
+        Headings start at the third level; the last one lists the runs that failed and why.
+
+    Raises:
+        DataError: A cell occurs twice.
+        SettingsError: A budget cannot be read.
+    """
+    against: _Found = {
+        name: {quality.value: {one.arm: one for one in paired(results, name, quality.value)} for quality in _COMPARED}
+        for name in baselines
+    }
+    parts = [_MEASURED, _PAIRED]
+    for members, rows in sections(summarise(results)).items():
+        parts += [f"### {_members(members)}", _measured(rows)]
+        parts += [_differences([row.arm for row in rows], name, found) for name, found in against.items()]
+        parts += [f"#### Where `{ours}` wins and loses", _verdicts([row.arm for row in rows], ours, against)]
+    parts += ["### Failed runs", "\n".join(f"- {line}" for line in failures(results)) or "None: every run finished."]
+    return "\n\n".join(parts) + "\n"
+
+
+def failures(results: Sequence[Result]) -> list[str]:
+    """The runs that failed, one line for all seeds of an arm that failed for the same reason."""
+    seeds: dict[tuple[Arm, str], list[int]] = {}
+    for result in results:
+        if result.error is not None:
+            seeds.setdefault((result.cell.arm, " ".join(result.error.split())), []).append(result.cell.seed)
+    return [
+        f"{_named(arm)}, seed{'s' * (len(which) > 1)} {', '.join(map(str, which))}: {reason}"
+        for (arm, reason), which in seeds.items()
+    ]
+
+
+def _members(count: int) -> str:
+    return f"{count} member{'s' * (count > 1)}"
+
+
+def _named(arm: Arm) -> str:
+    return ", ".join(filter(None, (arm.method, _members(arm.members), arm.budget)))
+
+
+def _lines(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """A table in Markdown: two columns of names, then numbers."""
+    ruler = ["---", "---", *["---:"] * (len(head) - 2)]
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in (head, ruler, *rows))
+
+
+def _measured(rows: Sequence[Summary]) -> str:
+    qualities = (_ACCURACY, _NLL, _ECE, _BRIER)
+    head = ["method", "budget", "seeds", "accuracy %", "NLL", "ECE", "Brier", *_COSTS.values(), "time"]
+    unit = _unit(rows)
+    return _lines(
+        head,
+        [
+            [f"`{row.arm.method}`", row.arm.budget or _NONE, _seeds(row)]
+            + [_spread(row, quality, quality.digits) for quality in qualities]
+            + [_cost(row, name, unit) for name in _COSTS]
+            + [_time(row)]
+            for row in rows
+        ],
+    )
+
+
+def _unit(rows: Sequence[Summary]) -> Summary | None:
+    """What costs 1x."""
+    return next((row for row in rows if row.arm == Arm(UNIT, 1, "")), None)
+
+
+def _seeds(row: Summary) -> str:
+    return f"{row.seeds - row.failed}/{row.seeds}" if row.failed else str(row.seeds)
+
+
+def _spread(row: Summary, quality: _Quality, digits: int, between: str = " ± ") -> str:
+    if quality.value not in row.values:
+        return _NONE
+    spread = row.values[quality.value]
+    numbers = [spread.mean] if spread.deviation is None else [spread.mean, spread.deviation]
+    return between.join(f"{quality.scale * number:.{digits}f}" for number in numbers)
+
+
+def _cost(row: Summary, name: str, unit: Summary | None) -> str:
+    if name not in row.values:
+        return _NONE
+    digits, prefix = _scaled(row.values[name].mean)
+    multiple = _multiple(row, name, unit)
+    return f"{digits}{prefix}" + (f" ({multiple})" if multiple else "")
+
+
+def _multiple(row: Summary, name: str, unit: Summary | None) -> str:
+    if unit is None or name not in row.values or name not in unit.values or not unit.values[name].mean:
+        return ""
+    return f"{row.values[name].mean / unit.values[name].mean:.2f}x"
+
+
+def _time(row: Summary) -> str:
+    return _duration(row.values["seconds"].mean) if "seconds" in row.values else _NONE
+
+
+def _differences(arms: Sequence[Arm], baseline: str, found: Mapping[str, Mapping[Arm, Difference]]) -> str:
+    """The table of what all arms have more than one baseline."""
+    title = f"#### Against `{baseline}`\n\n"
+    known = [arm for arm in arms if any(arm in found[quality.value] for quality in _COMPARED)]
+    if not known:
+        return f"{title}No arm has a seed in common with `{baseline}`."
+    rows = [
+        [f"`{arm.method}`", arm.budget or _NONE, *(_difference(arm, found[one.value], one) for one in _COMPARED)]
+        for arm in known
+    ]
+    return title + _lines(["method", "budget", "accuracy (points)", "NLL", "ECE"], rows)
+
+
+def _difference(arm: Arm, found: Mapping[Arm, Difference], quality: _Quality) -> str:
+    if arm not in found:
+        return _NONE
+    one = found[arm]
+    mean, *limits = (f"{quality.scale * number:+.{quality.digits}f}" for number in (one.mean, *(one.interval or ())))
+    text = f"{mean} [{', '.join(limits)}]" if limits else f"{mean} (one seed)"
+    return f"**{text}**" if one.clear else text
+
+
+def _verdicts(arms: Sequence[Arm], ours: str, against: _Found) -> str:
+    """A line per baseline."""
+    mine = [arm for arm in arms if arm.method == ours]
+    if not mine:
+        return f"`{ours}` was not run with these members."
+    return "\n".join(_against(mine, name, found) for name, found in against.items() if name != ours)
+
+
+def _against(mine: Sequence[Arm], baseline: str, found: Mapping[str, Mapping[Arm, Difference]]) -> str:
+    parts = [
+        f"{f'at {arm.budget}' if arm.budget else 'at its own size'} {_verdict(arm, found)}"
+        for arm in mine
+        if any(arm in found[quality.value] for quality in _COMPARED)
+    ]
+    return f"- Against `{baseline}`: {'; '.join(parts) or 'not compared, no seed has both'}."
+
+
+def _verdict(arm: Arm, found: Mapping[str, Mapping[Arm, Difference]]) -> str:
+    said: dict[str, list[str]] = {word: [] for word in ("better", "not distinguishable", "**worse**", _UNDECIDED)}
+    for quality in _COMPARED:
+        said[_word(found[quality.value].get(arm), quality)].append(quality.title)
+    return ", ".join(f"{word} in {_enumerated(titles)}" for word, titles in said.items() if titles)
+
+
+def _word(difference: Difference | None, quality: _Quality) -> str:
+    if difference is None or difference.interval is None:
+        return _UNDECIDED
+    if not difference.clear:
+        return "not distinguishable"
+    return "better" if quality.better(difference.mean) else "**worse**"
+
+
+def _enumerated(names: Sequence[str]) -> str:
+    *first, last = names
+    return f"{', '.join(first)} and {last}" if first else last
+
+
+def console(results: Sequence[Result], console: Console) -> None:
+    """Print a compact table, at most 100 columns wide unless the console is wider, and why runs failed.
+
+    Costs (bytes on disk, FLOPs of a prediction and of training) are multiples of the single network's where it was
+    run. Of arms with the same members and budget the best value is bold, all of them where they look alike.
+
+    Args:
+        results: Every run once.
+        console: Where to print; bold is left out where it is no terminal.
+
+    Raises:
+        DataError: A cell occurs twice.
+        SettingsError: A budget cannot be read.
+    """
+    summaries = summarise(results)
+    unit = _unit(summaries)
+    table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, collapse_padding=True)
+    table.add_column("", overflow="fold")
+    for head in ("M", "budget", "seeds", "accuracy %", "NLL", "ECE", "bytes", "FLOPs", "train", "time"):
+        table.add_column(head, justify="right", no_wrap=True)
+    for group in _equal(summaries):
+        qualities = zip(*(_marked(group, quality) for quality in _COMPARED), strict=True)
+        for row, texts in zip(group, qualities, strict=True):
+            costs = [_multiple(row, name, unit) or _cost(row, name, None) for name in _COSTS]
+            table.add_row(*_name(row), *texts, *costs, _time(row), end_section=row is group[-1])
+    natural = Measurement.get(console, console.options.update(width=10**4), table).maximum
+    table.width = min(natural, max(console.width, _WIDTH))
+    console.print(table, crop=False)
+    for line in failures(results):
+        console.print(Text(f"failed: {line}"))
+
+
+def _name(row: Summary) -> tuple[Text, str, str, str]:
+    return Text(row.arm.method), str(row.arm.members), row.arm.budget or _NONE, _seeds(row)
+
+
+def _equal(summaries: Sequence[Summary]) -> list[list[Summary]]:
+    """Those with the same members and budget together."""
+    groups: dict[tuple[int, str], list[Summary]] = {}
+    for summary in summaries:
+        groups.setdefault((summary.arm.members, summary.arm.budget), []).append(summary)
+    return list(groups.values())
+
+
+def _marked(group: Sequence[Summary], quality: _Quality) -> list[Text]:
+    """One value of every row; the best are bold if there is more than one row to be better than."""
+    digits = min(quality.digits, 3)
+    means = [row.values[quality.value].mean for row in group if quality.value in row.values]
+    best = f"{quality.scale * (max if quality.higher else min)(means):.{digits}f}" if len(means) > 1 else None
+    texts = [_spread(row, quality, digits, "±") for row in group]
+    return [Text(text, style="bold" if text.split("±")[0] == best else "") for text in texts]
