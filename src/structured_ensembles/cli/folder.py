@@ -15,8 +15,12 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 
-def check_new(folder: Path) -> None:
+def check_new(folder: Path, verb: str = "fit") -> None:
     """Refuse a folder that exists.
+
+    Args:
+        folder: Of a new run.
+        verb: Of the command, with which a run would go on.
 
     Raises:
         SettingsError: It does.
@@ -24,18 +28,18 @@ def check_new(folder: Path) -> None:
     if folder.exists() or folder.is_symlink():
         raise SettingsError(
             f"the output folder {folder} exists: choose another with --out, or go on with the run in it: "
-            f"structens fit --resume --out {quoted(folder)}"
+            f"structens {verb} --resume --out {quoted(folder)}"
         )
 
 
 @contextmanager
-def reserved(folder: Path, configuration: str) -> Iterator[None]:
+def reserved(folder: Path, configuration: str, verb: str = "fit") -> Iterator[None]:
     """Make the folder with its configuration; if the run is refused before anything is found, it is gone again.
 
     Raises:
         SettingsError: The folder exists or cannot be made.
     """
-    check_new(folder)
+    check_new(folder, verb)
     made = [path for path in (folder, *folder.parents) if not path.exists()]
     try:
         folder.mkdir(parents=True)

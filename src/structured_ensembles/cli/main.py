@@ -8,6 +8,7 @@ from typing import Any
 
 import click
 
+from structured_ensembles.cli.compare import compare
 from structured_ensembles.cli.demo import demo
 from structured_ensembles.cli.evaluate import evaluate
 from structured_ensembles.cli.fit import fit
@@ -54,6 +55,7 @@ _EXAMPLES = """
 structens demo                                        see it work on handwritten digits, in a minute or two
 structens fit --data my_images/ --members 4           make one of your own images
 structens predict runs/demo/structured.safetensors photo.png
+structens compare --data my_images/ --seeds 3         set it beside its rivals
 structens fit --help                                  all that can be chosen
 """
 
@@ -73,6 +75,6 @@ def main() -> None:
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 
-for _verb in (demo, fit, predict, evaluate, inspect):
+for _verb in (demo, fit, predict, evaluate, inspect, compare):
     main.add_command(_verb)
 main.params.append(debug_option())

@@ -277,7 +277,7 @@ def _by_seed(runs: Mapping[int, Result], value: str) -> dict[int, float]:
 def _interval(gaps: Sequence[float]) -> tuple[float, float] | None:
     if len(gaps) == 1:
         return None
-    from scipy.stats import t  # type: ignore[import-untyped]
+    from scipy.stats import t
 
     mean, count = fmean(gaps), len(gaps)
     half = float(t.ppf((1 + CONFIDENCE) / 2, count - 1)) * stdev(gaps) / math.sqrt(count)

@@ -19,8 +19,8 @@ from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator, PercentF
 from structured_ensembles.errors import DataError
 
 from .comparison import sections, summarise
-from .pictures import _COLOURS, _label, _save
-from .table import _scaled
+from .pictures import COLOURS, label_axes, save_whole
+from .table import scaled
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -132,7 +132,7 @@ def _draw(results: Sequence[Result], panels: Sequence[_Panel], path: Path) -> No
     for axes, (members, _, panel), placed in zip(
         figure.subplots(rows, columns, squeeze=False).flat, titled, points, strict=True
     ):
-        _label(axes, f"{members} member{'s' * (members > 1)}", panel.x.label, panel.y.label)
+        label_axes(axes, f"{members} member{'s' * (members > 1)}", panel.x.label, panel.y.label)
         _fill(axes, placed, panel, styles)
         _scale(axes, panel)
         if panel.x.cost:
@@ -140,7 +140,7 @@ def _draw(results: Sequence[Result], panels: Sequence[_Panel], path: Path) -> No
     handles = [Line2D([], [], label=method, **style) for method, style in styles.items() if method in drawn]
     front = [Line2D([], [], label="Pareto front", **_FRONT)] if panels[0].x.cost else []
     figure.legend(handles=handles + front, loc="outside right upper", frameon=False)
-    _save(figure, path)
+    save_whole(figure, path)
 
 
 def _placed(summaries: Sequence[Summary], panel: _Panel) -> _Points:
@@ -226,7 +226,7 @@ def _scale(axes: Axes, panel: _Panel) -> None:
         middle, half = sqrt(low * high), max(2.0, sqrt(high / low))  # a factor of four holds a tick at 1, 2 or 5
         axes.set_xlim(middle / half, middle * half)
         axes.xaxis.set_major_locator(FixedLocator(_ticks(middle / half, middle * half)))
-        axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: "".join(_scaled(value))))
+        axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: "".join(scaled(value))))
         axes.xaxis.set_minor_locator(NullLocator())
 
 
@@ -245,8 +245,8 @@ def _styles() -> list[dict[str, Any]]:
             **_POINT,
             "marker": shape,
             "color": colour,
-            "markerfacecolor": faces[i // len(_COLOURS)] or colour,
+            "markerfacecolor": faces[i // len(COLOURS)] or colour,
             "markersize": 10 if shape in _STARS else 7,  # a star fills less of its circle
         }
-        for i, (shape, colour) in enumerate(zip(_SHAPES, cycle(_COLOURS), strict=False))
+        for i, (shape, colour) in enumerate(zip(_SHAPES, cycle(COLOURS), strict=False))
     ]

@@ -11,7 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from .comparison import CONFIDENCE, Arm, paired, sections, summarise
-from .table import _NONE, _WIDTH, _duration, _scaled
+from .table import NONE, WIDTH, duration, scaled
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -123,7 +123,7 @@ def _measured(rows: Sequence[Summary]) -> str:
     return _lines(
         head,
         [
-            [f"`{row.arm.method}`", row.arm.budget or _NONE, _seeds(row)]
+            [f"`{row.arm.method}`", row.arm.budget or NONE, _seeds(row)]
             + [_spread(row, quality, quality.digits) for quality in qualities]
             + [_cost(row, name, unit) for name in _COSTS]
             + [_time(row)]
@@ -143,7 +143,7 @@ def _seeds(row: Summary) -> str:
 
 def _spread(row: Summary, quality: _Quality, digits: int, between: str = " ± ") -> str:
     if quality.value not in row.values:
-        return _NONE
+        return NONE
     spread = row.values[quality.value]
     numbers = [spread.mean] if spread.deviation is None else [spread.mean, spread.deviation]
     return between.join(f"{quality.scale * number:.{digits}f}" for number in numbers)
@@ -151,8 +151,8 @@ def _spread(row: Summary, quality: _Quality, digits: int, between: str = " ± ")
 
 def _cost(row: Summary, name: str, unit: Summary | None) -> str:
     if name not in row.values:
-        return _NONE
-    digits, prefix = _scaled(row.values[name].mean)
+        return NONE
+    digits, prefix = scaled(row.values[name].mean)
     multiple = _multiple(row, name, unit)
     return f"{digits}{prefix}" + (f" ({multiple})" if multiple else "")
 
@@ -164,7 +164,7 @@ def _multiple(row: Summary, name: str, unit: Summary | None) -> str:
 
 
 def _time(row: Summary) -> str:
-    return _duration(row.values["seconds"].mean) if "seconds" in row.values else _NONE
+    return duration(row.values["seconds"].mean) if "seconds" in row.values else NONE
 
 
 def _differences(arms: Sequence[Arm], baseline: str, found: Mapping[str, Mapping[Arm, Difference]]) -> str:
@@ -174,7 +174,7 @@ def _differences(arms: Sequence[Arm], baseline: str, found: Mapping[str, Mapping
     if not known:
         return f"{title}No arm has a seed in common with `{baseline}`."
     rows = [
-        [f"`{arm.method}`", arm.budget or _NONE, *(_difference(arm, found[one.value], one) for one in _COMPARED)]
+        [f"`{arm.method}`", arm.budget or NONE, *(_difference(arm, found[one.value], one) for one in _COMPARED)]
         for arm in known
     ]
     return title + _lines(["method", "budget", "accuracy (points)", "NLL", "ECE"], rows)
@@ -182,7 +182,7 @@ def _differences(arms: Sequence[Arm], baseline: str, found: Mapping[str, Mapping
 
 def _difference(arm: Arm, found: Mapping[Arm, Difference], quality: _Quality) -> str:
     if arm not in found:
-        return _NONE
+        return NONE
     one = found[arm]
     mean, *limits = (f"{quality.scale * number:+.{quality.digits}f}" for number in (one.mean, *(one.interval or ())))
     text = f"{mean} [{', '.join(limits)}]" if limits else f"{mean} (one seed)"
@@ -252,14 +252,14 @@ def console(results: Sequence[Result], console: Console) -> None:
             costs = [_multiple(row, name, unit) or _cost(row, name, None) for name in _COSTS]
             table.add_row(*_name(row), *texts, *costs, _time(row), end_section=row is group[-1])
     natural = Measurement.get(console, console.options.update(width=10**4), table).maximum
-    table.width = min(natural, max(console.width, _WIDTH))
+    table.width = min(natural, max(console.width, WIDTH))
     console.print(table, crop=False)
     for line in failures(results):
         console.print(Text(f"failed: {line}"))
 
 
 def _name(row: Summary) -> tuple[Text, str, str, str]:
-    return Text(row.arm.method), str(row.arm.members), row.arm.budget or _NONE, _seeds(row)
+    return Text(row.arm.method), str(row.arm.members), row.arm.budget or NONE, _seeds(row)
 
 
 def _equal(summaries: Sequence[Summary]) -> list[list[Summary]]:

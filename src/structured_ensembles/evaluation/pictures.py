@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from .metrics import Reliability
 
-_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000")
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000")
 """Okabe and Ito's colours, which colour-blind readers can tell apart; yellow is left out, too pale for a line."""
 _DASHES = ("-", "--", ":", "-.")
 _DPI = 150
@@ -50,13 +50,13 @@ def learning_curves(histories: Mapping[str, Sequence[Mapping[str, float]]], path
         style |= {"marker": "o" if len(history) == 1 else ""}  # a line through one point would not be seen
         accuracy.plot(epochs, [row["held_out_accuracy"] for row in history], label=name, **style)
         loss.plot(epochs, [row["held_out_loss"] for row in history], **style)
-    _label(accuracy, "Accuracy", "epoch", "held-out accuracy (%)")
+    label_axes(accuracy, "Accuracy", "epoch", "held-out accuracy (%)")
     accuracy.yaxis.set_major_formatter(PercentFormatter(xmax=1, symbol=""))
-    _label(loss, "Loss", "epoch", "held-out cross-entropy (nats)")
+    label_axes(loss, "Loss", "epoch", "held-out cross-entropy (nats)")
     for axes in (accuracy, loss):
         axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
     figure.legend(loc="outside right upper", frameon=False)
-    _save(figure, Path(path))
+    save_whole(figure, Path(path))
 
 
 def reliability_diagram(curves: Mapping[str, Reliability], path: str | Path) -> None:
@@ -80,8 +80,8 @@ def reliability_diagram(curves: Mapping[str, Reliability], path: str | Path) -> 
         above.plot(*points, label=f"{name} (ECE {curve.ece:.3f})", clip_on=False, **style)
         edges = [i / len(curve.count) for i in range(len(curve.count) + 1)]
         below.stairs(curve.count, edges, color=style["color"], linestyle=style["linestyle"], linewidth=1.5)
-    _label(above, "", "", "accuracy (%)")
-    _label(below, "", "confidence (%)", "examples per bin")
+    label_axes(above, "", "", "accuracy (%)")
+    label_axes(below, "", "confidence (%)", "examples per bin")
     below.set_yscale("log")
     below.set_ylim(bottom=0.7)
     below.yaxis.set_major_formatter("{x:g}")
@@ -89,25 +89,26 @@ def reliability_diagram(curves: Mapping[str, Reliability], path: str | Path) -> 
         axis.set_major_formatter(PercentFormatter(xmax=1, symbol=""))
     above.set(xlim=(0, 1), ylim=(0, 1))
     figure.legend(loc="outside upper left", ncols=2, frameon=False)
-    _save(figure, Path(path))
+    save_whole(figure, Path(path))
 
 
 def _styles() -> Iterator[dict[str, str | float]]:
     """Line styles without end: all colours as full lines, then dashed, dotted ..."""
     while True:
         for dash in _DASHES:
-            for colour in _COLOURS:
+            for colour in COLOURS:
                 yield {"color": colour, "linestyle": dash, "linewidth": 1.5, "marker": "o", "markersize": 4}
 
 
-def _label(axes: Axes, title: str, x: str, y: str) -> None:
+def label_axes(axes: Axes, title: str, x: str, y: str) -> None:
+    """Name the axes and give them the look of all our pictures."""
     axes.set(title=title, xlabel=x, ylabel=y)
     axes.grid(visible=True, color="0.9")
     axes.set_axisbelow(True)
     axes.spines[["top", "right"]].set_visible(False)
 
 
-def _save(figure: Figure, path: Path) -> None:
+def save_whole(figure: Figure, path: Path) -> None:
     """Write beside the goal, then rename: a reader never sees half a picture."""
     descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
     os.close(descriptor)

@@ -18,9 +18,9 @@ if TYPE_CHECKING:
     from .cost import Cost
     from .metrics import Metrics
 
-_WIDTH = 100
+WIDTH = 100
 """Columns the table may use even where the console says it has fewer, as a file or a pipe does: no number is cut."""
-_NONE = "-"
+NONE = "-"
 
 
 @dataclass(frozen=True)
@@ -81,7 +81,7 @@ def render(rows: Sequence[Row], console: Console) -> None:
         *metrics, right, wrong = (column[i] for column in columns)
         table.add_row(Text(row.name), *metrics, Text.assemble(right, "/", wrong), *_costs(row.cost, rows[0].cost))
     natural = Measurement.get(console, console.options.update(width=10**4), table).maximum
-    table.width = min(natural, max(console.width, _WIDTH))
+    table.width = min(natural, max(console.width, WIDTH))
     console.print(table, crop=False)
 
 
@@ -97,18 +97,18 @@ def _cells(metrics: Sequence[Metrics | None], measure: _Measure) -> list[Text]:
     values = [None if one is None else measure.read(one) for one in metrics]
     known = [value for value in values if value is not None and value == value]  # noqa: PLR0124 - NaN is not itself
     best = measure.form.format(measure.better(known)) if len(known) > 1 else None
-    texts = [measure.form.format(value) if value in known else _NONE for value in values]
+    texts = [measure.form.format(value) if value in known else NONE for value in values]
     return [Text(text, style="bold" if text == best else "") for text in texts]
 
 
 def _costs(cost: Cost, first: Cost) -> tuple[str, ...]:
-    digits, prefix = _scaled(cost.bytes_on_disk)
+    digits, prefix = scaled(cost.bytes_on_disk)
     ratio = f" {cost.bytes_on_disk / first.bytes_on_disk:.2f}x" if first.bytes_on_disk else ""
-    seconds = _NONE if cost.seconds is None else _duration(cost.seconds)
-    return "".join(_scaled(cost.parameters)), f"{digits} {prefix}B{ratio}", "".join(_scaled(cost.flops)), seconds
+    seconds = NONE if cost.seconds is None else duration(cost.seconds)
+    return "".join(scaled(cost.parameters)), f"{digits} {prefix}B{ratio}", "".join(scaled(cost.flops)), seconds
 
 
-def _scaled(number: float) -> tuple[str, str]:
+def scaled(number: float) -> tuple[str, str]:
     """Three digits and a decimal prefix: 1234567 is '1.23' and 'M', 512 is '512' and ''."""
     *prefixes, last = ("", "k", "M", "G", "T")
     for prefix in prefixes:
@@ -119,7 +119,8 @@ def _scaled(number: float) -> tuple[str, str]:
     return f"{number:.0f}", last
 
 
-def _duration(seconds: float) -> str:
+def duration(seconds: float) -> str:
+    """Seconds as people say them: 99.9s, 2m 05s, 3h 07m."""
     if seconds < 99.95:
         return f"{seconds:.1f}s"
     minutes, rest = divmod(round(seconds), 60)

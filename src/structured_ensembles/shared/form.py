@@ -6,13 +6,13 @@ from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from torch import nn
-
 from structured_ensembles.errors import NetworkError, SettingsError, unknown
 from structured_ensembles.networks import NetworkSpec, build
 from structured_ensembles.networks.spec import Scalar, checked_arguments
 
 if TYPE_CHECKING:
+    from torch import nn
+
     from structured_ensembles.types import Architecture
 
 MOST_ANSWERS = 1024

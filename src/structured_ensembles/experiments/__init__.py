@@ -1,0 +1,8 @@
+"""Many runs under one protocol."""
+
+from __future__ import annotations
+
+from structured_ensembles.experiments.grid import ARMS, Grid, cells, fit_cell
+from structured_ensembles.experiments.running import carry_out, results, write_tables
+
+__all__ = ["ARMS", "Grid", "carry_out", "cells", "fit_cell", "results", "write_tables"]
