@@ -1,0 +1,181 @@
+"""Every method at equal bytes on three data sets: docs/results.md is what this writes.
+
+    python benchmarks/results.py --mnist mnist.npz --cifar cifar10_subset     # hours on two cores; goes on if stopped
+
+Digits are embedded. MNIST and CIFAR are cut down, so that many seeds are affordable: 2,000 and 4,000 training images,
+drawn once, the same share of each class. Of the training images that are left, 3,000 of CIFAR's join its test images.
+Others are put aside as validation sets (``*-validation.npz``), on which ideas may be tried without a look at the test
+images. Without a source its study is left out, and what an earlier call has measured is kept.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import platform
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from sklearn.model_selection import train_test_split
+
+from structured_ensembles import data
+from structured_ensembles.evaluation.comparison_report import markdown
+from structured_ensembles.experiments import ARMS, Grid, carry_out, results, write_tables
+from structured_ensembles.networks import family
+from structured_ensembles.presets import settings
+from structured_ensembles.run import Plan
+
+INTRODUCTION = """# Results
+
+Written by `python benchmarks/results.py --mnist mnist.npz --cifar cifar10_subset`, which says how the data sets are made;
+the same call goes on with what is missing. All methods of a seed see the same images, held-out split, epochs (30),
+optimiser and schedule (one-cycle SGD) and initialisation scheme; bytes are those of the file on disk. Test images chose
+nothing.
+
+Measured with torch {torch} and Python {python} on a CPU, one thread a run, two runs at once: times compare with each other
+only."""
+
+CORE = ("single", "structured", "published", "shuffled", "random", "narrow", "narrow_sliced", "deep")
+"""The arms that the claim rests on: these run first."""
+
+
+@dataclass(frozen=True)
+class Study:
+    """One section of the page.
+
+    Attributes:
+        name: Of its folder and pictures.
+        title: Its heading.
+        text: What it is, in a paragraph.
+        data: Name of the file in the work folder; ``digits`` for the embedded ones.
+        architecture: Of `networks`.
+        budgets: Of the grid.
+        stages: Methods and how many seeds, in the order in which they are run.
+    """
+
+    name: str
+    title: str
+    text: str
+    data: str
+    architecture: str
+    budgets: tuple[str, ...]
+    stages: tuple[tuple[tuple[str, ...], int], ...]
+
+    def grid(self, folder: Path, stage: int) -> Grid:
+        """What a stage runs."""
+        methods, seeds = self.stages[stage]
+        source = self.data if self.data == "digits" else str(folder / self.data)
+        plan = Plan(source, architecture=self.architecture, settings=settings(family=family(self.architecture)))
+        return Grid(plan, methods, (4,), self.budgets, tuple(range(seeds)))
+
+
+STUDIES = (
+    Study(
+        "digits",
+        "Digits: 1,347 images, small_cnn",
+        "scikit-learn's digits, 8x8 pixels, 450 test images: one error is 0.22 points.",
+        "digits",
+        "small_cnn",
+        ("1x",),
+        ((ARMS, 5),),
+    ),
+    Study(
+        "mnist",
+        "MNIST with 2,000 training images, small_cnn",
+        "28x28 pixels, the 10,000 official test images.",
+        "mnist.npz",
+        "small_cnn",
+        ("1x", "2x"),
+        ((ARMS, 5),),
+    ),
+    Study(
+        "cifar",
+        "CIFAR-10 with 4,000 training images, small_vgg",
+        "32x32 pixels, no augmentation, 5,000 test images.",
+        "cifar.npz",
+        "small_vgg",
+        ("1x",),
+        ((CORE, 3), (ARMS, 3)),
+    ),
+    Study(
+        "cifar-resnet20",
+        "The same images, resnet20",
+        "One seed: an impression, not a result.",
+        "cifar.npz",
+        "resnet20",
+        ("1x",),
+        ((("single", "structured", "random", "narrow", "deep"), 1),),
+    ),
+)
+
+
+def prepare(source: str, goal: Path, training: int, validation: int, moved: int) -> None:
+    """Write a smaller data set and its validation twin.
+
+    Args:
+        source: What `data.load` reads.
+        goal: The file; its twin has ``-validation`` in its name.
+        training: Images to learn from.
+        validation: Other training images, put aside.
+        moved: Other training images that join the test images.
+    """
+    images = data.load(source)
+    x, y = images.train.images.numpy(), images.train.labels.numpy()
+    learned, rest = train_test_split(np.arange(len(y)), train_size=training, stratify=y, random_state=0)
+    aside, rest = train_test_split(rest, train_size=validation, stratify=y[rest], random_state=0)
+    joined = rest[:moved]
+    test_x = np.concatenate([images.test.images.numpy(), x[joined]])
+    test_y = np.concatenate([images.test.labels.numpy(), y[joined]])
+    goal.parent.mkdir(parents=True, exist_ok=True)
+    np.savez_compressed(goal, x_train=x[learned], y_train=y[learned], x_test=test_x, y_test=test_y)
+    twin = goal.with_stem(f"{goal.stem}-validation")
+    np.savez_compressed(twin, x_train=x[learned], y_train=y[learned], x_test=x[aside], y_test=y[aside])
+
+
+def measure(study: Study, folder: Path, jobs: int) -> None:
+    """Run what a study has not run yet."""
+    for stage in range(len(study.stages)):
+        grid = study.grid(folder, stage)
+        carry_out(grid, data.load(grid.plan.data), folder / study.name, jobs)
+        write_tables(results(grid, folder / study.name), folder / study.name)
+
+
+def page(folder: Path, docs: Path) -> str:
+    """The page: a section for each study that has results, its picture copied beside it."""
+    parts = [INTRODUCTION.format(torch=torch.__version__, python=platform.python_version())]
+    for study in STUDIES:
+        found = results(study.grid(folder, len(study.stages) - 1), folder / study.name)
+        if found:
+            (docs / "results").mkdir(parents=True, exist_ok=True)
+            shutil.copy(folder / study.name / "cost.png", docs / "results" / f"{study.name}.png")
+            picture = f"![Accuracy, NLL and ECE against bytes](results/{study.name}.png)"
+            parts.append(f"## {study.title}\n\n{study.text}\n\n{picture}\n\n{markdown(found)}")
+    return "\n\n".join(parts).rstrip() + "\n"
+
+
+def main() -> None:
+    """Prepare, measure, write."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--mnist", help="mnist.npz, or whatever else `structens fit --data` reads")
+    parser.add_argument("--cifar", help="a folder split/class/*.png with at least 7,000 training images")
+    parser.add_argument("--work", type=Path, default=Path("runs/results"), help="where runs are kept [runs/results]")
+    parser.add_argument("--docs", type=Path, default=Path("docs"), help="where results.md goes [docs]")
+    parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="runs at once [one a core]")
+    parser.add_argument("--only", nargs="*", help="names of studies; none writes the page only")
+    options = parser.parse_args()
+    if options.mnist and not (options.work / "mnist.npz").exists():
+        prepare(options.mnist, options.work / "mnist.npz", training=2000, validation=10_000, moved=0)
+    if options.cifar and not (options.work / "cifar.npz").exists():
+        prepare(options.cifar, options.work / "cifar.npz", training=4000, validation=3000, moved=3000)
+    for study in STUDIES:
+        present = study.data == "digits" or (options.work / study.data).exists()
+        if present and (options.only is None or study.name in options.only):
+            measure(study, options.work, options.jobs)
+    (options.docs / "results.md").write_text(page(options.work, options.docs), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
