@@ -56,19 +56,27 @@ def restore(
 def _base(record: Record, tensors: Sequence[Mapping[str, Tensor]], architecture: Architecture | None) -> nn.Module:
     """The uncut network, from the caller's architecture or else from the registry by the record's name."""
     if architecture is not None:
-        return draw(lambda: _made(_modules_of(architecture), record), 0)
-    spec = record.network
-    if spec is None:
+        own = draw(_modules_of(architecture), 0)  # what fails in here is the caller's, and told as it is
+        if record.form is None:
+            return own
+        failure = f"the architecture cannot be made to answer {record.members} times, as {record.form.name!r}"
+        return _built(lambda: own, record, tensors, failure, "Pass the one that the members were trained with")
+    if record.network is None:
         raise ArtefactError("its architecture is not of the registry: pass it, as in load(path, architecture=MyNet).")
+    failure = f"its network {record.network.name!r} cannot be built"
+    return _built(record.network, record, tensors, failure, "If you have the architecture, pass it")
+
+
+def _built(
+    source: shared.Source, record: Record, tensors: Sequence[Mapping[str, Tensor]], failure: str, remedy: str
+) -> nn.Module:
+    """What the record asks for, of bounded size; the error says what failed, why, and what to do."""
     held = sum(tensor.numel() for state in tensors for tensor in state.values())
     try:
         with _at_most(max(_ALWAYS_ALLOWED, _LARGEST_RATIO * held)):
-            return draw(lambda: _made(spec, record), 0)
+            return draw(lambda: _made(source, record), 0)
     except Exception as error:
-        raise ArtefactError(
-            f"its network {spec.name!r} cannot be built ({error}). If you have the architecture, pass it: "
-            "load(path, architecture=MyNet)."
-        ) from error
+        raise ArtefactError(f"{failure} ({error}). {remedy}: load(path, architecture=MyNet).") from error
 
 
 def _made(source: shared.Source, record: Record) -> nn.Module:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -16,7 +17,7 @@ from structured_ensembles.cli.options import OPTIONS, Sectioned, declared
 from structured_ensembles.errors import ArtefactError, SettingsError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Iterator, Sequence
 
     from structured_ensembles.evaluation.comparison import Result
     from structured_ensembles.experiments import Grid
@@ -25,7 +26,8 @@ if TYPE_CHECKING:
 _OWN = ("members", "seed", "against", "budget", "keep")
 """Options of `fit` that a grid has in another form."""
 _GRID = "grid.json"
-_AXES = ("methods", "members", "budgets", "seeds")
+_AXES: Mapping[str, type] = {"methods": str, "members": int, "budgets": str, "seeds": int}
+"""Of what kind the values of each axis are."""
 _EXAMPLES = """
 structens compare --seeds 3                                          all methods, on handwritten digits
 structens compare --data my_images/ --architecture resnet20 --methods single,structured,narrow,deep
@@ -133,12 +135,21 @@ def _stored(out: Path | None, values: Mapping[str, Any], axes: Mapping[str, Any]
         session.check_same(out, configuration.resolved(plan), configuration.resolved(configuration.plan(values)))
     try:
         stored = json.loads((out / _GRID).read_text(encoding="utf-8"))
-        grid = _with_axes(Grid(plan), {name: tuple(stored[name]) for name in _AXES})
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        grid = Grid(plan, **{name: _axis(stored[name], kind) for name, kind in _AXES.items()})
+    except (OSError, ValueError, KeyError, TypeError, RecursionError, SettingsError) as error:
         raise ArtefactError(
             f"{out / _GRID} is missing or damaged: start another comparison with another --out"
         ) from error
-    return _with_axes(grid, axes)
+    asked = _with_axes(grid, axes)
+    both = {name: (*getattr(grid, name), *getattr(asked, name)) for name in _AXES}
+    return _with_axes(grid, {name: tuple(dict.fromkeys(values)) for name, values in both.items()})
+
+
+def _axis(values: object, kind: type) -> tuple[Any, ...]:
+    """What a file holds of one axis."""
+    if not isinstance(values, list) or any(type(value) is not kind for value in values):
+        raise TypeError
+    return tuple(values)
 
 
 def _work(grid: Grid, folder: Path, jobs: int, *, resume: bool) -> None:
@@ -186,7 +197,8 @@ def _report(results: Sequence[Result], folder: Path) -> None:
     console(results, Console(highlight=False))
     head(f"In {folder}")
     for name, what in _FILES:
-        line(f"  {name:<28}{what}")
+        if (folder / name.split(",")[0]).exists():  # no pictures if there was nothing to draw
+            line(f"  {name:<28}{what}")
 
 
 @contextmanager

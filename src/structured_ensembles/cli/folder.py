@@ -57,8 +57,9 @@ def reserved(folder: Path, configuration: str, verb: str = "fit") -> Iterator[No
 
 def _remove(folder: Path, made: list[Path]) -> None:
     """Undo `reserved`, parents included where nobody else has put anything into them."""
-    if folder.is_dir():
-        (folder / CONFIGURATION).unlink(missing_ok=True)
+    configuration = folder / CONFIGURATION
+    if folder.is_dir() and set(folder.iterdir()) <= {configuration}:  # else there is something to go on with
+        configuration.unlink(missing_ok=True)
     for path in made:
         if not path.is_dir() or any(path.iterdir()):
             return

@@ -10,7 +10,7 @@ from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from statistics import fmean
 from typing import TYPE_CHECKING
@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from structured_ensembles import data as datasets
-from structured_ensembles.errors import ArtefactError, SettingsError
+from structured_ensembles.errors import ArtefactError, DataError, SettingsError
 from structured_ensembles.evaluation.comparison import Cell, Result, from_json, tidy_csv, to_json
 from structured_ensembles.evaluation.comparison_report import markdown
 from structured_ensembles.experiments.grid import Grid, cells, fit_cell
@@ -68,16 +68,15 @@ def results(grid: Grid, folder: Path) -> list[Result]:
 
 
 def write_tables(found: Sequence[Result], folder: Path) -> None:
-    """Write the table of all runs (CSV and JSON), their summary (Markdown), and pictures of what has succeeded."""
+    """Write the table of all runs (CSV and JSON), their summary (Markdown), and pictures of what there is to draw."""
     from structured_ensembles.evaluation.comparison_pictures import cost_front, diversity, training_cost
 
     write_whole(folder / "results.csv", tidy_csv(found))
     write_whole(folder / "results.json", json.dumps([to_json(result) for result in found], indent=1) + "\n")
     write_whole(folder / "summary.md", markdown(found))
-    if any(result.error is None for result in found):
-        cost_front(found, folder / "cost.png")
-        training_cost(found, folder / "training_cost.png")
-        diversity(found, folder / "diversity.png")
+    for draw, name in ((cost_front, "cost.png"), (training_cost, "training_cost.png"), (diversity, "diversity.png")):
+        with suppress(DataError):  # nothing to draw: all runs failed, or none has several members to disagree
+            draw(found, folder / name)
 
 
 def _run(grid: Grid, images: ImageData, waiting: Sequence[Cell], folder: Path, jobs: int) -> Iterator[Result]:
@@ -88,8 +87,8 @@ def _run(grid: Grid, images: ImageData, waiting: Sequence[Cell], folder: Path, j
                 yield _one(grid, cell, images, folder)
         return
     with _workers(grid, jobs) as pool:
-        futures = [pool.submit(_in_worker, cell, folder) for cell in waiting]
         try:
+            futures = [pool.submit(_in_worker, cell, folder) for cell in waiting]
             for future in as_completed(futures):
                 yield future.result()
         except BrokenProcessPool as error:
