@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import multiprocessing
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -214,18 +215,17 @@ def test_a_real_fit_that_is_stopped_goes_on_to_the_same_values(
     assert values == {name: value for name, value in whole.items() if name != "seconds"}
 
 
-class Broken(running.ProcessPoolExecutor):
-    """A pool whose first process is killed as soon as there is work."""
-
-    def submit(self, *arguments: object, **named: object):
-        future = super().submit(*arguments, **named)
-        for process in list(self._processes.values()):
-            process.kill()
-        return future
-
-
 def test_a_killed_process_says_how_to_go_on(digits: ImageData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(running, "ProcessPoolExecutor", Broken)
+    others = multiprocessing.active_children()
+    as_completed = running.as_completed
+
+    def killing(futures: object):
+        for process in multiprocessing.active_children():
+            if process not in others:
+                process.kill()
+        return as_completed(futures)
+
+    monkeypatch.setattr(running, "as_completed", killing)
     with pytest.raises(SettingsError, match=r"a process was killed.*\(--jobs 1\)"):
         carry_out(SMALL, digits, tmp_path, jobs=2)
 

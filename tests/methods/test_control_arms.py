@@ -238,7 +238,9 @@ def norms(network: torch.nn.Module, group: Group) -> list[float]:
             layer = network.get_submodule(cut.module)
             if cut.side is Side.OUT and isinstance(layer, torch.nn.Conv2d | torch.nn.Linear):
                 for row in range(cut.repeat):
-                    total += float(layer.weight[cut.offset + channel * cut.repeat + row].double().square().sum())
+                    total += float(
+                        layer.weight.detach()[cut.offset + channel * cut.repeat + row].double().square().sum()
+                    )
         found.append(math.sqrt(total))
     return found
 
