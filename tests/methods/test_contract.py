@@ -204,6 +204,10 @@ class MyNet(nn.Module):
 
 @pytest.mark.parametrize("name", NAMES)
 def test_a_network_of_the_users_own_is_passed_in_when_loading(name: str, tmp_path: Path) -> None:
+    if name == "mimo":
+        with pytest.raises(NetworkError, match="give a NetworkSpec"):
+            make(name, MyNet).fit(images())
+        return
     ensemble = make(name, MyNet).fit(images())
     path = tmp_path / "mine.safetensors"
     ensemble.save(path)
@@ -291,7 +295,7 @@ class Tokens(nn.Module):
         return self.out(self.hidden(self.embedding(tokens).mean(1)).relu())
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", [name for name in NAMES if name != "mimo"])
 def test_inputs_may_be_whole_numbers(name: str) -> None:
     tokens = torch.randint(20, (60, 5), generator=torch.Generator().manual_seed(0))
     ensemble = make(name, Tokens).fit(TensorDataset(tokens, images().tensors[1]))
