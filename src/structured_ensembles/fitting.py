@@ -250,8 +250,8 @@ class Fittable(Ensemble):
             _check_output(network, _example(kept), len(classes))
             parts.append(labels_of(kept))
         _check_classes(parts, len(classes))
-        fingerprint = "" if directory is None else _fingerprint((learned, kept))
-        return Fold(learned, kept, example, classes, seed, directory, fingerprint)
+        found = "" if directory is None else fingerprint((learned, kept))
+        return Fold(learned, kept, example, classes, seed, directory, found)
 
     def _recorded(self, fold: Fold, built: Built, threshold: float | None = None) -> Record:
         return Record(
@@ -300,7 +300,7 @@ def _claim(fold: Fold) -> None:
         write_whole(path, fold.fingerprint)
 
 
-def _fingerprint(parts: Sequence[Any]) -> str:
+def fingerprint(parts: Sequence[Any]) -> str:
     """Of all labels and of some inputs spread over the sets: enough to tell data apart without reading them whole."""
     digest = hashlib.sha256()
     for part in parts:

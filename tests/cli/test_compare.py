@@ -5,9 +5,9 @@ import shutil
 from pathlib import Path
 
 import pytest
+import yaml
 from PIL import Image
 
-from structured_ensembles.cli.compare import _seeds
 from structured_ensembles.errors import SettingsError
 from structured_ensembles.experiments import running
 from structured_ensembles.methods import METHODS, NarrowEnsemble, SingleNetwork
@@ -51,18 +51,16 @@ def test_the_folder_holds_everything(compared):
     folder, printed = compared
 
     assert {path.name for path in folder.iterdir()} == {
-        "config.yaml",
-        "grid.json",
+        "comparison.yaml",
+        "data.sha256",
         "cells",
         "state",
     } | TABLES | PICTURES
     assert cells(folder) == {"single-1-own-seed0", "narrow-2-1x-seed0"}
-    assert json.loads((folder / "grid.json").read_text()) == {
-        "methods": ["single", "narrow"],
-        "members": [2],
-        "budgets": ["1x"],
-        "seeds": [0],
-    }
+    stored = yaml.safe_load((folder / "comparison.yaml").read_text())
+    axes = {"methods": ["single", "narrow"], "members": [2], "budgets": ["1x"], "seeds": [0]}
+    assert stored.items() >= {**axes, "epochs": 1, "architecture": "mlp"}.items()
+    assert stored.keys().isdisjoint(("seed", "budget", "keep", "against"))
     assert not list((folder / "state").iterdir())
     for name in PICTURES:
         with Image.open(folder / name) as picture:
@@ -142,7 +140,7 @@ def test_seeds_and_methods_are_added(grid):
     assert result.exit_code == 0, result.output
     assert cells(grid) == {f"{name}-seed{seed}" for name in ("single-1-own", "narrow-2-1x") for seed in (0, 1)}
     assert contents(grid / "cells").items() >= before.items()
-    assert json.loads((grid / "grid.json").read_text())["seeds"] == [0, 1]
+    assert yaml.safe_load((grid / "comparison.yaml").read_text())["seeds"] == [0, 1]
     assert len(rows(grid)) == 4
     assert invoke("compare", "--resume", "--methods", "deep", "--out", "grid", "--jobs", "1").exit_code == 0
     assert {row["cell"]["method"] for row in rows(grid)} == {"single", "narrow", "deep"}
@@ -152,7 +150,7 @@ def test_what_was_run_stays_in_the_table_when_other_seeds_are_asked_for(grid):
     assert invoke("compare", "--resume", "--seeds", "7-7", "--out", "grid", "--jobs", "1").exit_code == 0
 
     assert [row["cell"]["seed"] for row in rows(grid)] == [0, 0, 7, 7]
-    assert json.loads((grid / "grid.json").read_text())["seeds"] == [0, 7]
+    assert yaml.safe_load((grid / "comparison.yaml").read_text())["seeds"] == [0, 7]
 
 
 def test_the_same_options_may_be_repeated(grid):
@@ -201,17 +199,17 @@ def test_what_stops_before_the_first_result_can_be_resumed(here, monkeypatch):
         (["--members", "two"], "'two' is not a whole number"),
         (["--budgets", "lots"], "budget 'lots' is not understood"),
         (["--budgets", "1x,1.0x"], "budgets must be at least one, and none twice"),
-        (["--seeds", "0"], "seeds must be at least one"),
-        (["--seeds", "9-5"], "seeds must be at least one"),
+        (["--seeds", "0"], "'0' is not understood: write 5 (how many)"),
+        (["--seeds", "9-5"], "'9-5' is not understood"),
         (["--seeds", "3,3"], "none twice"),
-        (["--seeds", "-1"], "seeds '-1' is not understood: write 5 (how many), 5-9 or 3,7 (which)"),
-        (["--seeds", "many"], "seeds 'many' is not understood"),
+        (["--seeds", "-1"], "'-1' is not understood: write 5 (how many), 5-9 or 3,7 (which)"),
+        (["--seeds", "many"], "'many' is not understood"),
         (["--jobs", "0"], "jobs 0 must be at least 1"),
         (["--epochs", "0"], "epochs 0 must be at least 1"),
         (["--architecture", "mlpp"], "did you mean 'mlp'"),
         (["--data", "digitz"], "did you mean 'digits'"),
         (["--resume"], "--resume needs --out"),
-        (["--resume", "--out", "nowhere"], "there is no run in nowhere to go on with"),
+        (["--resume", "--out", "nowhere"], "there is no comparison in nowhere to go on with"),
         (["--config", "no.yaml"], "cannot be read"),
     ],
 )
@@ -245,45 +243,56 @@ def test_an_unknown_method_is_refused_when_going_on(grid, refused):
     assert "unknown method 'singel': did you mean 'single'" in text
 
 
-AXES = {"methods": ["single"], "members": [2], "budgets": ["1x"], "seeds": [0]}
+@pytest.mark.parametrize("content", ["", "[]", "7", "a: b: c", "[" * 10_000, "members: 2\nmembers: 4\nmembrs: 3"])
+def test_a_damaged_configuration_is_refused(grid, refused, content):
+    (grid / "comparison.yaml").write_text(content)
+
+    assert "comparison.yaml" in refused("compare", "--resume", "--out", "grid")
 
 
 @pytest.mark.parametrize(
-    "content",
+    ("axis", "value", "message"),
     [
-        None,
-        "",
-        "[]",
-        "{}",
-        "7",
-        "\xff",
-        "[" * 100_000,
-        *(
-            json.dumps(AXES | change)
-            for change in (
-                {"methods": "single"},
-                {"methods": []},
-                {"methods": [5]},
-                {"methods": ["singel"]},
-                {"members": ["2"]},
-                {"members": [float("nan")]},
-                {"members": [True]},
-                {"budgets": [1]},
-                {"budgets": ["lots"]},
-                {"seeds": [0.5]},
-                {"seeds": 3},
-                {"seeds": [[0]]},
-                {"seeds": None},
-            )
-        ),
+        ("methods", [], "methods must be at least one"),
+        ("methods", [5], "5 is not a text"),
+        ("methods", ["singel"], "did you mean 'single'"),
+        ("members", [0.5], "0.5 is not a whole number"),
+        ("members", [True], "True is not a whole number"),
+        ("budgets", [1], "1 is not a text"),
+        ("budgets", ["lots"], "budget 'lots' is not understood"),
+        ("seeds", [0.5], "0.5 is not a whole number"),
+        ("seeds", [[0]], "[0] is not a whole number"),
+        ("seeds", None, "seeds"),
+        ("seed", 3, "unknown key of grid/comparison.yaml 'seed'"),
+        ("budget", "2x", "did you mean 'budgets'"),
     ],
 )
-def test_a_damaged_grid_is_refused(grid, refused, content):
-    (grid / "grid.json").unlink()
-    if content is not None:
-        (grid / "grid.json").write_text(content, encoding="latin-1")
+def test_a_configuration_with_wrong_values_is_refused(grid, refused, axis, value, message):
+    path = grid / "comparison.yaml"
+    path.write_text(yaml.safe_dump(yaml.safe_load(path.read_text()) | {axis: value}))
 
-    assert "grid.json is missing or damaged: start another" in refused("compare", "--resume", "--out", "grid")
+    assert message in refused("compare", "--resume", "--out", "grid")
+
+
+def test_a_comparison_can_be_repeated_from_its_configuration(grid):
+    result = invoke("compare", "--config", grid / "comparison.yaml", "--jobs", "1", "--out", "again")
+
+    assert result.exit_code == 0, result.output
+    assert Path("again/comparison.yaml").read_text() == (grid / "comparison.yaml").read_text()
+    first, again = (
+        [{k: v for k, v in row["values"].items() if k != "seconds"} for row in rows(f)] for f in (grid, "again")
+    )
+    assert first == again
+
+
+def test_a_fit_does_not_go_on_with_a_comparison(grid, refused):
+    assert "there is no run in grid" in refused("fit", "--resume", "--out", "grid")
+
+
+def test_other_images_are_refused_when_going_on(grid, refused):
+    (grid / "data.sha256").write_text("0" * 64)
+
+    assert "holds results on other images" in refused("compare", "--resume", "--seeds", "2", "--out", "grid")
 
 
 def test_a_damaged_cell_is_named(grid):
@@ -298,29 +307,7 @@ def test_a_damaged_cell_is_named(grid):
     assert invoke("compare", "--resume", "--out", "grid", "--jobs", "1").exit_code == 0
 
 
-# --- seeds and help ---------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("text", "seeds"),
-    [
-        ("1", (0,)),
-        ("3", (0, 1, 2)),
-        ("5-7", (5, 6, 7)),
-        ("4-4", (4,)),
-        ("0-1", (0, 1)),
-        ("7,3", (7, 3)),
-        ("0,9,2", (0, 9, 2)),
-    ],
-)
-def test_seeds(text, seeds):
-    assert _seeds(text) == seeds
-
-
-@pytest.mark.parametrize("text", ["", "-1", "1-", "1,", ",1", "1-2-3", "1-2,5", "1.5", "a", "1 2", "1234567"])
-def test_what_are_no_seeds(text):
-    with pytest.raises(SettingsError, match="is not understood"):
-        _seeds(text)
+# --- help ------------------------------------------------------------------------------------------------------------
 
 
 def test_the_help_has_examples_and_every_method():

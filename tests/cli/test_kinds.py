@@ -5,7 +5,19 @@ import math
 import click
 import pytest
 
-from structured_ensembles.cli.kinds import NONE, Number, OneOf, OrNone, Pair, Scalar, Several, Switch, Text, Whole
+from structured_ensembles.cli.kinds import (
+    NONE,
+    Number,
+    OneOf,
+    OrNone,
+    Pair,
+    Scalar,
+    Seeds,
+    Several,
+    Switch,
+    Text,
+    Whole,
+)
 from structured_ensembles.errors import SettingsError
 
 
@@ -26,6 +38,12 @@ from structured_ensembles.errors import SettingsError
         (Several(Whole()), [1, "2"], (1, 2)),
         (Several(Whole()), 5, (5,)),
         (Several(Text()), [], ()),
+        (Seeds(), "1", (0,)),
+        (Seeds(), 3, (0, 1, 2)),
+        (Seeds(), "5-7", (5, 6, 7)),
+        (Seeds(), "4 - 4", (4,)),
+        (Seeds(), "7,3", (7, 3)),
+        (Seeds(), [7, 3], (7, 3)),
         (Pair(Number()), "overlap=0.5", ("overlap", 0.5)),
         (Pair(Number()), ("overlap", 1), ("overlap", 1.0)),
         (Pair(Scalar()), "a=b=c", ("a", "b=c")),
@@ -77,3 +95,9 @@ def test_other_values_are_refused(kind, value):
 def test_the_nearest_choice_is_proposed():
     with pytest.raises(SettingsError, match="did you mean 'private'"):
         OneOf("private", "coupled").convert("privat", click.Option(["--scope"]), None)
+
+
+@pytest.mark.parametrize("text", ["", "0", "9-5", "-1", "1-", "1,", ",1", "1-2-3", "1-2,5", "1.5", "a", "1234567"])
+def test_what_are_no_seeds(text):
+    with pytest.raises(click.UsageError, match=r"write 5 \(how many\), 5-9 or 3,7 \(which\)"):
+        Seeds().convert(text, None, None)

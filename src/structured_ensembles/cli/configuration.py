@@ -11,7 +11,7 @@ import numpy as np
 import yaml
 
 from structured_ensembles.cli.kinds import NONE, OrNone, Pair
-from structured_ensembles.cli.options import OPTIONS, Option
+from structured_ensembles.cli.options import AXES, COMPARED, OPTIONS, Option
 from structured_ensembles.errors import SettingsError, unknown
 from structured_ensembles.networks import family
 from structured_ensembles.presets import Preset, Settings, settings
@@ -21,6 +21,8 @@ from structured_ensembles.types import Choice
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+
+    from structured_ensembles.experiments import Grid
 
 _RUN = {
     "data": "data",
@@ -35,8 +37,17 @@ _RUN = {
 _HEADER = "# Everything that decides what `structens fit` makes. To repeat it: structens fit --config THIS_FILE\n"
 
 
-def read(path: str | Path) -> dict[str, Any]:
+_COMPARISON_HEADER = (
+    "# Everything that decides what `structens compare` runs. To repeat it: structens compare --config THIS_FILE\n"
+)
+
+
+def read(path: str | Path, options: Mapping[str, Option] = OPTIONS) -> dict[str, Any]:
     """The values of a configuration file, by option.
+
+    Args:
+        path: The file.
+        options: What it may hold.
 
     Raises:
         SettingsError: It cannot be read, is no YAML mapping, has an unknown key, or a value of another type.
@@ -52,18 +63,18 @@ def read(path: str | Path) -> dict[str, Any]:
         raise SettingsError(f"the configuration {path} must be lines of the form `members: 4`")
     values: dict[str, Any] = {}
     for key, value in content.items():
-        option = _option(str(key), path)
+        option = _option(str(key), path, options)
         if option.name in values:
             raise SettingsError(f"{path} names {option.name} twice")
         values[option.name] = _value(option, value, path)
     return values
 
 
-def _option(key: str, path: str | Path) -> Option:
+def _option(key: str, path: str | Path, options: Mapping[str, Option]) -> Option:
     name = key.replace("-", "_")
-    if name not in OPTIONS:
-        raise unknown(f"key of {path}", key, OPTIONS)
-    return OPTIONS[name]
+    if name not in options:
+        raise unknown(f"key of {path}", key, options)
+    return options[name]
 
 
 def _value(option: Option, value: Any, path: str | Path) -> Any:  # noqa: ANN401 (whatever YAML holds)
@@ -79,10 +90,10 @@ def _value(option: Option, value: Any, path: str | Path) -> Any:  # noqa: ANN401
         raise SettingsError(f"{path}: {option.name}: {error.message}") from error
 
 
-def given(parameters: Mapping[str, Any]) -> dict[str, Any]:
+def given(parameters: Mapping[str, Any], options: Mapping[str, Option] = OPTIONS) -> dict[str, Any]:
     """Of click's parameters the options that the user wrote."""
-    values = {name: value for name, value in parameters.items() if name in OPTIONS and value not in (None, ())}
-    return {name: dict(value) if isinstance(OPTIONS[name].kind, Pair) else value for name, value in values.items()}
+    values = {name: value for name, value in parameters.items() if name in options and value not in (None, ())}
+    return {name: dict(value) if isinstance(options[name].kind, Pair) else value for name, value in values.items()}
 
 
 def merged(file: Mapping[str, Any], line: Mapping[str, Any]) -> dict[str, Any]:
@@ -159,4 +170,29 @@ def _plain(value: Any) -> Any:  # noqa: ANN401
 
 def text(plan: Plan) -> str:
     """The configuration file of a plan."""
-    return _HEADER + yaml.safe_dump(resolved(plan), sort_keys=False, allow_unicode=True)
+    return _HEADER + _yaml(resolved(plan))
+
+
+def comparison_text(grid: Grid) -> str:
+    """The configuration file of a comparison."""
+    axes = {axis.name: list(getattr(grid, axis.name)) for axis in AXES}
+    common = {name: value for name, value in resolved(grid.plan).items() if name in COMPARED and name not in axes}
+    return _COMPARISON_HEADER + _yaml(axes | common)
+
+
+def comparison(values: Mapping[str, Any]) -> Grid:
+    """The comparison that the values describe; axes that they do not name have their defaults.
+
+    Raises:
+        SettingsError: A value is outside its limits, or two exclude each other.
+    """
+    from structured_ensembles.experiments import ARMS, Grid
+
+    axes = {axis.name: tuple(values[axis.name]) for axis in AXES if axis.name in values}
+    if axes.get("methods") == ("all",):
+        axes["methods"] = ARMS
+    return Grid(plan({name: value for name, value in values.items() if name not in axes}), **axes)
+
+
+def _yaml(values: Mapping[str, Any]) -> str:
+    return yaml.safe_dump(values, sort_keys=False, allow_unicode=True)

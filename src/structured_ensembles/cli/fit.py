@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from structured_ensembles.cli.options import OPTIONS, Sectioned, declared
+from structured_ensembles.cli.options import OPTIONS, SECTIONS, Sectioned, declared
 
 if TYPE_CHECKING:
     from structured_ensembles.cli.session import Session
@@ -24,7 +24,7 @@ structens fit --resume --out runs/mnist
 """
 
 
-@click.command(cls=Sectioned, examples=_EXAMPLES)
+@click.command(cls=Sectioned, sections=SECTIONS, examples=_EXAMPLES)
 @declared(*OPTIONS.values())
 @click.option(
     "--config", metavar="FILE.yaml", help="Read options from a file, one `name: value` a line; those given here win."
@@ -50,14 +50,14 @@ def fit(config: str | None, out: Path | None, *, resume: bool, **parameters: Any
     file = configuration.read(config) if config else {}
     values = configuration.merged(file, line)
     plan = configuration.plan(values)
-    folder = out or Path("runs") / _name(plan)
+    folder = out or Path("runs") / default_name(plan)
     if resume:
         _resume(folder, plan if values else None)
     else:
         _start(folder, plan)
 
 
-def _name(plan: Plan) -> str:
+def default_name(plan: Plan) -> str:
     """Of the default folder: of the data's file or folder, and of the architecture."""
     source = Path(plan.data).expanduser()
     data = source.stem or source.resolve().stem

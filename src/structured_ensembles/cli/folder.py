@@ -15,6 +15,10 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 
+CONFIGURATIONS = {"fit": CONFIGURATION, "compare": "comparison.yaml"}
+"""By verb, the file in its folder that says what it runs."""
+
+
 def check_new(folder: Path, verb: str = "fit") -> None:
     """Refuse a folder that exists.
 
@@ -43,21 +47,21 @@ def reserved(folder: Path, configuration: str, verb: str = "fit") -> Iterator[No
     made = [path for path in (folder, *folder.parents) if not path.exists()]
     try:
         folder.mkdir(parents=True)
-        write_whole(folder / CONFIGURATION, configuration)
+        write_whole(folder / CONFIGURATIONS[verb], configuration)
     except OSError as error:
-        _remove(folder, made)
+        _remove(folder, made, CONFIGURATIONS[verb])
         raise SettingsError(f"cannot write in {folder} ({error.strerror}): choose another --out") from error
     try:
         yield
     except StructensError:
         if not (folder / STATE).exists():
-            _remove(folder, made)
+            _remove(folder, made, CONFIGURATIONS[verb])
         raise
 
 
-def _remove(folder: Path, made: list[Path]) -> None:
+def _remove(folder: Path, made: list[Path], name: str) -> None:
     """Undo `reserved`, parents included where nobody else has put anything into them."""
-    configuration = folder / CONFIGURATION
+    configuration = folder / name
     if folder.is_dir() and set(folder.iterdir()) <= {configuration}:  # else there is something to go on with
         configuration.unlink(missing_ok=True)
     for path in made:

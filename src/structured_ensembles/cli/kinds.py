@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -126,6 +127,30 @@ class Several(Kind):
         """The values."""
         parts: Sequence[Any] = value if isinstance(value, list | tuple) else str(value).split(",")
         return tuple(self.kind.convert(part.strip() if isinstance(part, str) else part, param, ctx) for part in parts)
+
+
+class Seeds(Kind):
+    """How many seeds, or which; in YAML also a list."""
+
+    name = "number or list"
+
+    def convert(self, value: Any, param: Parameter, ctx: Context) -> tuple[int, ...]:  # noqa: ANN401
+        """``5``: five of them; ``5-9``: from the first to the last; ``3,7``: these."""
+        if isinstance(value, list | tuple):
+            return tuple(Whole().convert(seed, param, ctx) for seed in value)
+        text = str(value).replace(" ", "")
+        found: tuple[int, ...] = ()
+        if re.fullmatch(r"\d{1,6}", text):
+            found = tuple(range(int(text)))
+        elif limits := re.fullmatch(r"(\d{1,6})-(\d{1,6})", text):
+            found = tuple(range(int(limits[1]), int(limits[2]) + 1))
+        elif re.fullmatch(r"\d{1,6}(,\d{1,6})+", text):
+            found = tuple(int(seed) for seed in text.split(","))
+        if not found:
+            raise click.BadParameter(
+                f"{value!r} is not understood: write 5 (how many), 5-9 or 3,7 (which).", ctx, param
+            )
+        return found
 
 
 class Pair(Kind):

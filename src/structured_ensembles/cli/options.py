@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from structured_ensembles.cli.kinds import Number, OneOf, OrNone, Pair, Scalar, Several, Switch, Text, Whole
+from structured_ensembles.cli.kinds import Number, OneOf, OrNone, Pair, Scalar, Seeds, Several, Switch, Text, Whole
 from structured_ensembles.cli.verb import Verb
 
 if TYPE_CHECKING:
@@ -110,7 +110,7 @@ SECTIONS = (
                 "against",
                 Several(TEXT),
                 "Also fit these on the same images, and compare: single (one whole network), deep (as many whole "
-                "networks as there are members).",
+                "networks as there are members), or another method of `structens compare`.",
             ),
             Option(
                 "combine",
@@ -312,7 +312,30 @@ SECTIONS = (
 """All options by section, in the order of the help."""
 
 OPTIONS = {option.name: option for section in SECTIONS for option in section.options}
-"""All options by name."""
+"""All options of `fit` by name."""
+
+AXES = (
+    Option("methods", Several(TEXT), "Which methods, or all.", default="all"),
+    Option("members", Several(WHOLE), "How many networks answer together; each number.", default="4"),
+    Option("budgets", Several(TEXT), "What they may cost, where a method can choose; each budget.", default="1x"),
+    Option("seeds", Seeds(), "How many seeds, or which: 5, 5-9 or 3,7.", default="5"),
+)
+"""Of a comparison: each stands for what `fit` takes one of."""
+
+_ONE_RUN = ("members", "seed", "against", "budget", "keep")
+"""Options of `fit` that a comparison has as axes, or not at all."""
+
+COMPARISON = (
+    Section("Comparison", AXES),
+    *(
+        Section(section.title, tuple(option for option in section.options if option.name not in _ONE_RUN))
+        for section in SECTIONS
+    ),
+)
+"""All options of `compare` by section."""
+
+COMPARED = {option.name: option for section in COMPARISON for option in section.options}
+"""All options of `compare` by name."""
 
 Command = Any
 """A function that click decorates."""
@@ -346,13 +369,22 @@ def _shown(option: Option) -> str:
 
 
 class Sectioned(Verb):
-    """A command whose help lists its options under the titles of `SECTIONS`."""
+    """A command whose help lists its options under titles.
+
+    Args:
+        sections: The titles, each with its options.
+    """
+
+    def __init__(self, *args: Any, sections: tuple[Section, ...], **kwargs: Any) -> None:  # noqa: ANN401 (click's own)
+        super().__init__(*args, **kwargs)
+        self.sections = sections
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Write the options, those that are in no section last."""
         records = {param.name: param.get_help_record(ctx) for param in self.get_params(ctx)}
-        parts = [(section.title, [option.name for option in section.options]) for section in SECTIONS]
-        parts.append(("Run", [str(name) for name in records if name not in OPTIONS]))
+        parts = [(section.title, [option.name for option in section.options]) for section in self.sections]
+        listed = {name for _, names in parts for name in names}
+        parts.append(("Run", [str(name) for name in records if name not in listed]))
         for title, names in parts:
             with formatter.section(title):
                 formatter.write_dl([record for name in names if (record := records.get(name))], col_max=28)

@@ -3,6 +3,6 @@
 from __future__ import annotations
 
 from structured_ensembles.experiments.grid import ARMS, Grid, cells, fit_cell
-from structured_ensembles.experiments.running import carry_out, results, write_tables
+from structured_ensembles.experiments.running import carry_out, claim, results, write_tables
 
-__all__ = ["ARMS", "Grid", "carry_out", "cells", "fit_cell", "results", "write_tables"]
+__all__ = ["ARMS", "Grid", "carry_out", "cells", "claim", "fit_cell", "results", "write_tables"]

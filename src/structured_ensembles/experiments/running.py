@@ -23,6 +23,7 @@ from structured_ensembles.evaluation.comparison import Cell, Result, from_json, 
 from structured_ensembles.evaluation.comparison_report import markdown
 from structured_ensembles.experiments.grid import Grid, cells, fit_cell
 from structured_ensembles.files import write_whole
+from structured_ensembles.fitting import fingerprint
 from structured_ensembles.progress import Bar, bar, quiet
 
 if TYPE_CHECKING:
@@ -43,9 +44,10 @@ def carry_out(grid: Grid, images: ImageData, folder: Path, jobs: int = 1) -> lis
         jobs: How many cells run at once, each in a process of its own.
 
     Raises:
-        SettingsError: A process was killed; what was finished is kept.
+        SettingsError: The folder's results are of other images; or a process was killed, and what was finished is kept.
     """
     (folder / CELLS).mkdir(parents=True, exist_ok=True)
+    claim(folder, images)
     before = results(grid, folder)
     done = {result.cell for result in before if result.error is None}
     waiting = [cell for cell in cells(grid) if cell not in done]
@@ -55,6 +57,19 @@ def carry_out(grid: Grid, images: ImageData, folder: Path, jobs: int = 1) -> lis
         for result in _run(grid, images, waiting, folder, jobs):
             told.add(result)
     return results(grid, folder)
+
+
+def claim(folder: Path, images: ImageData) -> None:
+    """Refuse a folder whose results come from other images, or make it theirs.
+
+    Raises:
+        SettingsError: It is not theirs.
+    """
+    found = fingerprint((datasets.as_dataset(images.train), datasets.as_dataset(images.test)))
+    path = folder / "data.sha256"
+    if path.exists() and path.read_text(encoding="utf-8") != found:
+        raise SettingsError(f"{folder} holds results on other images: choose another folder")
+    write_whole(path, found)
 
 
 def results(grid: Grid, folder: Path) -> list[Result]:
