@@ -128,18 +128,19 @@ def _workers(grid: Grid, jobs: int) -> Iterator[ProcessPoolExecutor]:
     pool.shutdown()
 
 
-_shared: dict[str, tuple[Grid, ImageData]] = {}
+_prepared: list[tuple[Grid, ImageData]] = []
 """In a worker, what all of its cells need."""
 
 
 def _prepare(grid: Grid) -> None:
     torch.set_num_threads(1)
-    _shared["grid"] = grid, datasets.load(grid.plan.data, image_size=grid.plan.image_size)
+    _prepared.append((grid, datasets.load(grid.plan.data, image_size=grid.plan.image_size)))
 
 
 def _in_worker(cell: Cell, folder: Path) -> Result:
+    grid, images = _prepared[-1]
     with quiet():
-        return _one(*_shared["grid"][:1], cell, _shared["grid"][1], folder)
+        return _one(grid, cell, images, folder)
 
 
 def _one(grid: Grid, cell: Cell, images: ImageData, folder: Path) -> Result:

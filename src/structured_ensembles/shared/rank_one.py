@@ -15,6 +15,7 @@ from torch.nn.parameter import is_lazy
 
 from structured_ensembles import surgery
 from structured_ensembles.errors import NetworkError, SettingsError
+from structured_ensembles.shared._layers import called_layers
 from structured_ensembles.types import Side
 
 Layer: TypeAlias = nn.Conv1d | nn.Conv2d | nn.Conv3d | nn.Linear
@@ -131,40 +132,23 @@ class _RankOneNetwork(nn.Module):
 
 def _convert(shared: _RankOneNetwork, members: int, rows: _Rows) -> None:
     """Put a `RankOne` in the place of every layer; one that has several names stays one module."""
-    layers = _layers(shared)
-    converted: dict[Layer, RankOne] = {}
+    layers = called_layers(shared.network, "have factors")
+    if not layers:
+        raise NetworkError("the network has no convolution and no Linear layer that rank-one factors could multiply")
+    converted: dict[nn.Module, RankOne] = {}
     for name, layer in layers.items():
         if layer not in converted:
-            converted[layer] = RankOne(layer, members, name.removeprefix("network."), rows)
-        parent, _, child = name.rpartition(".")
+            converted[layer] = RankOne(_built(layer, name), members, name, rows)
+        parent, _, child = f"network.{name}".rstrip(".").rpartition(".")
         setattr(shared.get_submodule(parent), child, converted[layer])
 
 
-def _layers(shared: _RankOneNetwork) -> dict[str, Layer]:
-    """By name, every layer that can have factors.
-
-    Raises:
-        NetworkError: There is none, or one of them cannot.
-    """
-    layers: dict[str, Layer] = {}
-    attention: tuple[str, ...] = ()
-    for name, module in shared.named_modules(remove_duplicate=False):
-        if isinstance(module, nn.TransformerEncoderLayer):
-            msg = f"layer {name.removeprefix('network.')!r} (TransformerEncoderLayer) reads the weights of its layers"
-            raise NetworkError(f"{msg} without calling them, so that they cannot have factors: write the block out")
-        if isinstance(module, nn.MultiheadAttention):
-            attention += (f"{name}.",)
-        elif isinstance(module, Layer) and not name.startswith(attention):
-            layers[name] = _built(module, name)
-    if not layers:
-        raise NetworkError("the network has no convolution and no Linear layer that rank-one factors could multiply")
-    return layers
-
-
-def _built(layer: Layer, name: str) -> Layer:
-    """The layer, if it has weights already."""
+def _built(layer: nn.Module, name: str) -> Layer:
+    """The layer, if it is of a known kind and has weights already."""
+    if not isinstance(layer, Layer):
+        raise NetworkError(f"layer {name!r} is a {type(layer).__name__}, which cannot have factors")
     if is_lazy(layer.weight):
-        msg = f"layer {name.removeprefix('network.')!r} is lazy and has no weights yet"
+        msg = f"layer {name!r} is lazy and has no weights yet"
         raise NetworkError(f"{msg}: run the network once on an example input first")
     return layer
 

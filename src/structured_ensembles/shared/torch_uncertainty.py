@@ -22,6 +22,7 @@ from structured_ensembles.errors import NetworkError, SettingsError
 from structured_ensembles.networks._checks import integer, number
 from structured_ensembles.networks._layers import he_initialise
 from structured_ensembles.shared import _packing
+from structured_ensembles.shared._layers import called_layers
 from structured_ensembles.types import Side
 
 MOST_MEMBERS = 1024
@@ -247,16 +248,7 @@ class _Masksembles(nn.Module):
 
 def _maskable(network: nn.Module) -> dict[str, nn.Module]:
     """By dotted name, the layers that get masks."""
-    layers: dict[str, nn.Module] = {}
-    attention: tuple[str, ...] = ()
-    for name, module in network.named_modules(remove_duplicate=False):
-        if isinstance(module, nn.TransformerEncoderLayer):
-            msg = f"layer {name!r} (TransformerEncoderLayer) reads the weights of its layers without calling them"
-            raise NetworkError(f"{msg}, so that they cannot be masked: write the block out")
-        if isinstance(module, nn.MultiheadAttention):
-            attention += (f"{name}.",)
-        elif surgery.is_layer(module) and not name.startswith(attention):
-            layers[name] = module
+    layers = called_layers(network, "be masked")
     first = next(iter(layers.values()), None)
     wide = {
         name: layer
