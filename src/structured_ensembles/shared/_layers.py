@@ -1,0 +1,33 @@
+"""The layers of a network that a form can take hold of."""
+
+from __future__ import annotations
+
+from torch import nn
+
+from structured_ensembles import surgery
+from structured_ensembles.errors import NetworkError
+
+
+def called_layers(network: nn.Module, purpose: str) -> dict[str, nn.Module]:
+    """By dotted name, every convolution and Linear layer that runs by being called, under all of its names.
+
+    The projections of ``nn.MultiheadAttention`` do not, and are left out.
+
+    Args:
+        network: Whose layers.
+        purpose: What is to be done with them, for the error: "be masked".
+
+    Raises:
+        NetworkError: A module reads the weights of such layers without calling them.
+    """
+    layers: dict[str, nn.Module] = {}
+    attention: tuple[str, ...] = ()
+    for name, module in network.named_modules(remove_duplicate=False):
+        if isinstance(module, nn.TransformerEncoderLayer):
+            msg = f"layer {name!r} (TransformerEncoderLayer) reads the weights of its layers without calling them"
+            raise NetworkError(f"{msg}, so that they cannot {purpose}: write the block out")
+        if isinstance(module, nn.MultiheadAttention):
+            attention += (f"{name}.",)
+        elif surgery.is_layer(module) and not name.startswith(attention):
+            layers[name] = module
+    return layers
