@@ -31,12 +31,12 @@ from structured_ensembles.run import Plan
 INTRODUCTION = """# Results
 
 Written by `python benchmarks/results.py --mnist mnist.npz --cifar cifar10_subset`, which says how the data sets are
-made; the same call goes on with what is missing. All methods of a seed see the same images, held-out split, epochs (30),
+made; the same call goes on with what is missing. All methods of a seed see the same images, held-out split, 30 epochs,
 optimiser and schedule (one-cycle SGD) and initialisation scheme; bytes are those of the file on disk. Test images chose
-nothing.
+nothing. What is missing here, methods, budgets and data sets, has not been run yet.
 
-Measured with torch {torch} and Python {python} on a CPU, one thread a run, two runs at once: times compare with
-each other only."""
+Measured with torch {torch} and Python {python} on a CPU, one thread a run, two runs at once: times compare with each
+other only."""
 
 CORE = ("single", "structured", "published", "shuffled", "random", "narrow", "narrow_sliced", "deep")
 """The arms that the claim rests on: these run first."""
