@@ -64,13 +64,13 @@ def test_debug_shows_where_an_error_comes_from(arguments):
 
 
 def test_an_error_of_many_lines_is_told_in_one(monkeypatch, refused):
-    monkeypatch.setattr(fit_module, "_name", raising(SettingsError("one\n  two")))
+    monkeypatch.setattr(fit_module, "default_name", raising(SettingsError("one\n  two")))
 
     assert refused("fit") == "Error: one two\n"
 
 
 def test_a_bug_is_called_one(monkeypatch):
-    monkeypatch.setattr(fit_module, "_name", raising(ZeroDivisionError("oh")))
+    monkeypatch.setattr(fit_module, "default_name", raising(ZeroDivisionError("oh")))
     result = invoke("fit")
 
     assert result.exit_code == 1
@@ -79,7 +79,7 @@ def test_a_bug_is_called_one(monkeypatch):
 
 
 def test_an_interrupt_has_its_own_status(monkeypatch):
-    monkeypatch.setattr(fit_module, "_name", raising(KeyboardInterrupt()))
+    monkeypatch.setattr(fit_module, "default_name", raising(KeyboardInterrupt()))
 
     assert invoke("fit").exit_code == 130
 
