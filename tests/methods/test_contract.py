@@ -295,7 +295,7 @@ class Tokens(nn.Module):
         return self.out(self.hidden(self.embedding(tokens).mean(1)).relu())
 
 
-@pytest.mark.parametrize("name", [name for name in NAMES if name != "mimo"])
+@pytest.mark.parametrize("name", [name for name in NAMES if name not in ("mimo", "packed")])  # which refuse them
 def test_inputs_may_be_whole_numbers(name: str) -> None:
     tokens = torch.randint(20, (60, 5), generator=torch.Generator().manual_seed(0))
     ensemble = make(name, Tokens).fit(TensorDataset(tokens, images().tensors[1]))
