@@ -155,10 +155,11 @@ class Module(LightningModule):
     def training_step(self, batch: tuple[Tensor, Tensor], _: int) -> Tensor:
         inputs, labels = batch
         inputs = augment(inputs, self.settings.augmentation, self.shifts)
-        loss = self._loss(self.network(inputs), labels.long())
+        logits = self.network(inputs)
+        loss = self._loss(logits, labels.long())
         self.rate = float(self.trainer.optimizers[0].param_groups[0]["lr"])
         self.train_loss.add(self._finite(loss), len(labels))
-        return loss
+        return loss * logits.shape[0] if getattr(self.network, "summed_loss", False) else loss
 
     def validation_step(self, batch: tuple[Tensor, Tensor], _: int) -> None:
         inputs, labels = batch

@@ -15,6 +15,7 @@ from torch.nn.modules.module import (
     register_module_buffer_registration_hook,
     register_module_parameter_registration_hook,
 )
+from torch.utils.data import TensorDataset
 
 from structured_ensembles import Ensemble, NetworkSpec, _lightning, artefact, settings
 from structured_ensembles.errors import ArtefactError, BudgetError, SettingsError
@@ -22,6 +23,7 @@ from structured_ensembles.fitting import Fittable
 from structured_ensembles.methods import METHODS, BatchEnsemble, MCDropout, PackedEnsemble, SingleNetwork
 from structured_ensembles.shared import FORMS, Form
 from structured_ensembles.sizes import Budget
+from structured_ensembles.training import TrainingSettings, train
 
 from .conftest import images
 
@@ -294,3 +296,27 @@ def test_an_unknown_form_is_refused(form: str, tmp_path: Path, monkeypatch: pyte
         artefact.write(tmp_path / "forged", tensors, replace(record, form=unknown))
     with nothing_huge(elements=0), pytest.raises(ArtefactError, match="unknown form of a shared network"):
         Ensemble.load(tmp_path / "forged")
+
+
+class _Answers(nn.Module):
+    """M answers without a weight in common, as packed networks give them."""
+
+    def __init__(self, members: int, *, summed: bool) -> None:
+        super().__init__()
+        self.networks = nn.ModuleList(nn.Linear(4, 3) for _ in range(members))
+        self.summed_loss = summed
+
+    def forward(self, inputs: torch.Tensor) -> torch.Tensor:
+        return torch.stack([network(inputs) for network in self.networks])
+
+
+@pytest.mark.parametrize("summed", [True, False])
+def test_where_losses_are_added_members_learn_as_if_they_were_alone(summed: bool) -> None:
+    torch.manual_seed(0)
+    together = _Answers(3, summed=summed)
+    data = TensorDataset(torch.randn(24, 4), torch.arange(24) % 3)
+    settings = TrainingSettings(epochs=1, batch_size=8)  # of one epoch, the best is the last
+    trained = train(together, data, data, settings, seed=1).network
+    alone = [train(network, data, data, settings, seed=1).network for network in together.networks]
+    same = [torch.allclose(a.weight, b.weight, atol=1e-6) for a, b in zip(trained.networks, alone, strict=True)]
+    assert same == [summed] * 3

@@ -55,12 +55,14 @@ def _check(what: str, count: int, members: int, most: int) -> None:
 
 
 class _Mimo(nn.Module):
-    """What `mimo` returns.
+    """What `mimo` returns. As in the paper, the members' losses are added, not averaged.
 
     Args:
         network: Maps (B, M * C, H, W) to (B, M * K), member after member in both.
         members: M.
     """
+
+    summed_loss = True
 
     def __init__(self, network: nn.Module, members: int) -> None:
         super().__init__()

@@ -97,7 +97,9 @@ class _Widths:
 
 
 class _Packed(nn.Module):
-    """What `packed` returns."""
+    """What `packed` returns. Members share no weight: each one's loss must count as if it were trained on its own."""
+
+    summed_loss = True
 
     def __init__(self, network: nn.Module, members: int) -> None:
         super().__init__()
