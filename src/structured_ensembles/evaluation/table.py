@@ -110,7 +110,7 @@ def _costs(cost: Cost, first: Cost) -> tuple[str, ...]:
 
 def scaled(number: float) -> tuple[str, str]:
     """Three digits and a decimal prefix: 1234567 is '1.23' and 'M', 512 is '512' and ''."""
-    *prefixes, last = ("", "k", "M", "G", "T")
+    *prefixes, last = ("", "k", "M", "G", "T", "P")
     for prefix in prefixes:
         digits = f"{number:.3g}"
         if float(digits) < 1000:
