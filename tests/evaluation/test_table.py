@@ -86,7 +86,8 @@ def test_a_first_row_without_bytes_gives_no_ratio():
 
 
 @pytest.mark.parametrize(
-    ("flops", "text"), [(999, "999"), (999_499, "999k"), (999_500, "1M"), (12_340, "12.3k"), (5 * 10**15, "5000T")]
+    ("flops", "text"),
+    [(999, "999"), (999_499, "999k"), (999_500, "1M"), (12_340, "12.3k"), (5 * 10**15, "5P"), (5 * 10**18, "5000P")],
 )
 def test_large_numbers_have_three_digits_and_a_prefix(flops, text):
     assert printed([replace(SINGLE, cost=replace(COST, flops=flops))]).split()[-2] == text
