@@ -104,13 +104,8 @@ class Ensemble(nn.Module):
         first = next(self.parameters())
         # Whole numbers are tokens, or pixels for the network to scale: they are what they are.
         kind = first.dtype if inputs.is_floating_point() else inputs.dtype
-        flags = [(module, module.training) for module in self.modules()]
-        self.eval()
-        try:
+        with sizes.in_mode(self, training=False):
             return torch.cat([self(part.to(first.device, kind)) for part in torch.split(inputs, batch_size)], dim=1)
-        finally:
-            for module, training in flags:
-                module.training = training
 
     def size(self) -> Size:
         """What the ensemble costs, its file to the byte."""

@@ -26,7 +26,7 @@ from structured_ensembles.errors import ArtefactError, SettingsError, unknown
 from structured_ensembles.evaluation import Cost, Metrics, Reliability, Row, measure, reliability
 from structured_ensembles.extraction import draw
 from structured_ensembles.files import write_whole
-from structured_ensembles.methods import METHODS, SingleNetwork, StructuredEnsemble, method
+from structured_ensembles.methods import METHODS, SingleNetwork, StructuredEnsemble, make
 from structured_ensembles.networks import NetworkSpec, build
 from structured_ensembles.prediction import Ensemble
 from structured_ensembles.presets import Settings, settings
@@ -106,11 +106,7 @@ def contestants(plan: Plan, spec: NetworkSpec) -> list[Fittable]:
         SettingsError: A setting is outside its limits.
     """
     fittables: list[Fittable] = [StructuredEnsemble(spec, plan.members, settings=plan.settings)]
-    for name in dict.fromkeys(plan.against):
-        kind: Any = method(name)  # methods differ in what they take: one network has no number of members
-        count = () if kind is SingleNetwork else (plan.members,)
-        fittables.append(kind(spec, *count, settings=plan.settings))
-    return fittables
+    return fittables + [make(name, spec, plan.members, plan.settings) for name in dict.fromkeys(plan.against)]
 
 
 def dense(spec: NetworkSpec, classes: Sequence[str]) -> Cost:

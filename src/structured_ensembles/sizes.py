@@ -142,13 +142,13 @@ def _counted(module: nn.Module, examples: Tensor, *, training: bool) -> int:
     copies = {name: buffer.clone() for name, buffer in module.named_buffers()}
     devices = [examples.device] if examples.is_cuda else []
     unseen = torch.random.fork_rng(devices)
-    with torch.no_grad(), unseen, _mode(module, training=training), _countable_attention(), counter:
+    with torch.no_grad(), unseen, in_mode(module, training=training), _countable_attention(), counter:
         functional_call(module, copies, (examples,))
     return counter.get_total_flops()
 
 
 @contextmanager
-def _mode(module: nn.Module, *, training: bool) -> Iterator[None]:
+def in_mode(module: nn.Module, *, training: bool) -> Iterator[None]:
     """Training or evaluation mode inside; afterwards each submodule has its own training flag again."""
     flags = {part: part.training for part in module.modules()}
     module.train(training)

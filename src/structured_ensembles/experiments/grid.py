@@ -15,7 +15,7 @@ from structured_ensembles import run
 from structured_ensembles.errors import SettingsError, StructensError, unknown
 from structured_ensembles.evaluation import measure
 from structured_ensembles.evaluation.comparison import Cell, Result
-from structured_ensembles.methods import METHODS, SingleNetwork, StructuredEnsemble
+from structured_ensembles.methods import METHODS, SingleNetwork, StructuredEnsemble, make
 from structured_ensembles.networks import family
 from structured_ensembles.presets import Preset, Settings, settings
 from structured_ensembles.sizes import Budget
@@ -26,7 +26,6 @@ if TYPE_CHECKING:
 
     from structured_ensembles.data import ImageData
     from structured_ensembles.fitting import Fittable
-    from structured_ensembles.networks import NetworkSpec
     from structured_ensembles.run import Plan
     from structured_ensembles.types import Prediction
 
@@ -109,19 +108,14 @@ def fit_cell(grid: Grid, cell: Cell, images: ImageData, state: Path | None = Non
 
 
 def _measured(grid: Grid, cell: Cell, images: ImageData, state: Path | None) -> dict[str, float]:
-    contestant = _contestant(grid.plan, cell, run.network(grid.plan, images))
+    name = StructuredEnsemble.method if cell.method == PUBLISHED else cell.method
+    contestant = make(name, run.network(grid.plan, images), cell.members, _settings(grid.plan, cell))
     resumed = state is not None and state.exists()
     pixels: Any = datasets.as_dataset(images.train)
     contestant.fit(pixels, classes=images.classes, seed=cell.seed, directory=state)
     prediction = run.answer(contestant, images.test.images)
     values = _values(prediction, images) | _costs(contestant)
     return values if resumed else {**values, "seconds": contestant.seconds}
-
-
-def _contestant(plan: Plan, cell: Cell, spec: NetworkSpec) -> Fittable:
-    kind: Any = _kind(cell.method)  # methods differ in what they take: one network has no number of members
-    count = () if kind is SingleNetwork else (cell.members,)
-    return kind(spec, *count, settings=_settings(plan, cell))  # type: ignore[no-any-return]
 
 
 def _kind(name: str) -> type[Fittable]:

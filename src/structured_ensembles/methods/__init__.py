@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from structured_ensembles.ensemble import StructuredEnsemble
 from structured_ensembles.errors import unknown
@@ -20,7 +20,8 @@ from structured_ensembles.methods.single import SingleNetwork
 from structured_ensembles.methods.snapshot import SnapshotEnsemble
 
 if TYPE_CHECKING:
-    from structured_ensembles.fitting import Fittable
+    from structured_ensembles.fitting import Base, Fittable
+    from structured_ensembles.presets import Settings
 
 __all__ = [
     "METHODS",
@@ -38,6 +39,7 @@ __all__ = [
     "SlicedNarrowEnsemble",
     "SnapshotEnsemble",
     "StructuredEnsemble",
+    "make",
     "method",
 ]
 
@@ -72,3 +74,14 @@ def method(name: str) -> type[Fittable]:
     if name not in METHODS:
         raise unknown("method", name, METHODS)
     return METHODS[name]
+
+
+def make(name: str, base: Base, members: int, settings: Settings) -> Fittable:
+    """A method by its name, ready to be fitted; one network takes no number of members.
+
+    Raises:
+        SettingsError: There is no such method, or a setting is outside its limits.
+    """
+    kind: Any = method(name)  # methods differ in what they take
+    count = () if kind is SingleNetwork else (members,)
+    return kind(base, *count, settings=settings)  # type: ignore[no-any-return]

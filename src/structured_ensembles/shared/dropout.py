@@ -18,6 +18,7 @@ from structured_ensembles._probe import first_line
 from structured_ensembles.errors import NetworkError, SettingsError, unknown
 from structured_ensembles.networks._checks import integer, number
 from structured_ensembles.seeding import derived_seed, seeded
+from structured_ensembles.sizes import in_mode
 
 
 def with_dropout(
@@ -69,7 +70,7 @@ def output_layer(network: nn.Module, example: Tensor) -> str:
         if surgery.is_layer(module)
     ]
     try:
-        with _evaluated(network), seeded(0), torch.no_grad():
+        with in_mode(network, training=False), seeded(0), torch.no_grad():
             network(example)
     except Exception as error:
         msg = f"the network fails on an example input of shape {tuple(example.shape)}: {first_line(error)}"
@@ -166,15 +167,3 @@ def _hidden_layers(network: nn.Module, output: str) -> dict[str, nn.Module]:
     if not layers:
         raise NetworkError(f"the network has no layer but its output layer {output!r}: there is nothing to drop")
     return layers
-
-
-@contextmanager
-def _evaluated(network: nn.Module) -> Iterator[None]:
-    """Within the block the network is in evaluation mode; afterwards every module is in the mode it was in."""
-    training = [module for module in network.modules() if module.training]
-    network.eval()
-    try:
-        yield
-    finally:
-        for module in training:
-            module.training = True
