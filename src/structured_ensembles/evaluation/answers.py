@@ -1,0 +1,74 @@
+"""What an ensemble said about a set of examples: computed once, shared by every measurement."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from structured_ensembles.data import as_float
+from structured_ensembles.errors import DataError
+from structured_ensembles.progress import track
+from structured_ensembles.uncertainty import predict_from_logits
+
+if TYPE_CHECKING:
+    from structured_ensembles.prediction import Ensemble
+    from structured_ensembles.types import Combine, Prediction
+
+_CHUNK = 1024
+
+
+@dataclass(frozen=True, eq=False)
+class Answers:
+    """What M members said about N examples.
+
+    Attributes:
+        logits: (M, N, K), on the CPU.
+        labels: (N,), int64; None where nobody labelled them.
+        combine: How the members' outputs become one prediction.
+    """
+
+    logits: Tensor
+    labels: Tensor | None
+    combine: Combine
+
+    @cached_property
+    def prediction(self) -> Prediction:
+        """The combined prediction of all examples."""
+        return predict_from_logits(self.logits, self.combine)
+
+    @cached_property
+    def correct(self) -> Tensor:
+        """(N,), bool: whether each example was predicted correctly.
+
+        Raises:
+            DataError: The examples have no labels.
+        """
+        if self.labels is None:
+            raise DataError("these images have no labels: right and wrong answers cannot be told apart")
+        return self.prediction.classes == self.labels
+
+
+def ask(ensemble: Ensemble, images: Tensor, labels: Tensor | None = None, what: str = "predict") -> Answers:
+    """Run all members once on any number of images.
+
+    Args:
+        ensemble: Takes pixels in [0, 1].
+        images: (N, C, H, W), uint8, or float32 in [0, 1].
+        labels: (N,), what the images show.
+        what: Said beside the progress bar.
+
+    Raises:
+        DataError: The logits hold NaN, or labels and images differ in number.
+    """
+    if labels is not None and len(labels) != len(images):
+        raise DataError(f"{len(images)} images and {len(labels)} labels: pass one label per image")
+    parts = [ensemble.logits(as_float(part)).cpu() for part in track(torch.split(images, _CHUNK), what)]
+    logits = torch.cat(parts, dim=1)
+    broken = int(logits.isnan().any(dim=2).any(dim=0).sum())
+    if broken:
+        raise DataError(f"the logits of {broken} of {len(images)} images are NaN: train the ensemble again")
+    return Answers(logits, labels, ensemble.record.combine)
