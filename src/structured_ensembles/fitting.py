@@ -7,7 +7,7 @@ import hashlib
 import operator
 import time
 from abc import abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -30,6 +30,7 @@ from structured_ensembles.batches import (
     sized,
     split_held_out,
 )
+from structured_ensembles.calibrating import calibrate
 from structured_ensembles.errors import DataError, NetworkError, SettingsError, StructensError
 from structured_ensembles.extraction import draw
 from structured_ensembles.files import write_whole
@@ -38,7 +39,6 @@ from structured_ensembles.prediction import Ensemble
 from structured_ensembles.presets import Preset, Settings, settings
 from structured_ensembles.seeding import derived_seed, seeded
 from structured_ensembles.training import Trained, train
-from structured_ensembles.uncertainty import predict_from_logits, rejection_threshold
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -176,7 +176,7 @@ class Fittable(Ensemble):
             self.training_flops = self.preparation_flops(fold) + sum(_flops(one, fold) for one in built.trained)
             self._record = self._recorded(fold, built)
             self.eval()
-            self._record = self._recorded(fold, built, self._threshold(fold))
+            self._record = self._recorded(fold, built, self._calibration(fold))
         self.seconds = time.monotonic() - start
         return self
 
@@ -253,7 +253,7 @@ class Fittable(Ensemble):
         found = "" if directory is None else fingerprint((learned, kept))
         return Fold(learned, kept, example, classes, seed, directory, found)
 
-    def _recorded(self, fold: Fold, built: Built, threshold: float | None = None) -> Record:
+    def _recorded(self, fold: Fold, built: Built, calibration: Mapping[str, Any] | None = None) -> Record:
         return Record(
             method=self.method,
             members=self.count,
@@ -264,16 +264,14 @@ class Fittable(Ensemble):
             form=built.form,
             groups=built.groups,
             channels=built.channels,
-            summary={"seed": fold.seed, "rejection_threshold": threshold, **_members_summary(built.trained)},
+            summary={"seed": fold.seed, **(calibration or {}), **_members_summary(built.trained)},
         )
 
-    def _threshold(self, fold: Fold) -> float | None:
-        """The predictive entropy above which to abstain, from the held-out examples answered right (METHOD 9)."""
+    def _calibration(self, fold: Fold) -> dict[str, Any]:
+        """What the held-out examples say about how sure to be."""
         pairs = [(self.logits(inputs), labels) for inputs, labels in loader(fold.held_out, 256, 0, shuffle=False)]
-        labels = torch.cat([labels for _, labels in pairs]).cpu()
-        prediction = predict_from_logits(torch.cat([logits for logits, _ in pairs], dim=1), self.settings.combine)
-        threshold = rejection_threshold(prediction.predictive_entropy[prediction.classes.cpu() == labels])
-        return round(threshold, 6) if threshold < float("inf") else None
+        logits, labels = torch.cat([one for one, _ in pairs], dim=1), torch.cat([one for _, one in pairs])
+        return calibrate(logits.cpu(), labels.cpu(), self.settings.combine)
 
 
 def _flops(trained: Trained, fold: Fold) -> int:

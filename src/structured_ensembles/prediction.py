@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from structured_ensembles import artefact, sizes
 from structured_ensembles.errors import SettingsError
+from structured_ensembles.temperature import temper
 from structured_ensembles.uncertainty import predict_from_logits
 
 if TYPE_CHECKING:
@@ -78,7 +79,7 @@ class Ensemble(nn.Module):
 
     @torch.no_grad()
     def predict(self, inputs: Tensor, *, combine: Combine | None = None, batch_size: int = 256) -> Prediction:
-        """The combined prediction and how sure it is, in evaluation mode.
+        """The combined prediction and how sure it is, in evaluation mode; see `calibrated` for one with a temperature.
 
         Args:
             inputs: (B, ...), on any device.
@@ -89,6 +90,19 @@ class Ensemble(nn.Module):
             SettingsError: There are no inputs, or the ensemble has not been fitted.
         """
         return predict_from_logits(self.logits(inputs, batch_size=batch_size), combine or self.record.combine)
+
+    def calibrated(self, prediction: Prediction) -> Prediction:
+        """The prediction with the probabilities of the temperature that was fitted on held-out examples.
+
+        Classes and entropies stay: those say what the members doubt, and the threshold for abstaining is one of them.
+
+        Raises:
+            SettingsError: No temperature was fitted.
+        """
+        temperature: Any = self.record.summary.get("temperature")
+        if temperature is None:
+            raise SettingsError("no temperature was fitted for this ensemble: fit it with this version of the library")
+        return replace(prediction, probabilities=temper(prediction.probabilities, temperature))
 
     @torch.no_grad()
     def logits(self, inputs: Tensor, *, batch_size: int = 256) -> Tensor:

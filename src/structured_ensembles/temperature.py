@@ -1,7 +1,7 @@
 """One temperature that calibrates an ensemble (Guo et al. 2017), fitted to its combined probabilities.
 
-Pool, then calibrate: of members that are each calibrated the average is underconfident, so that the temperature belongs
-to the mixture (Rahaman and Thiery 2021). Raising all probabilities to one power leaves their order, and so every answer.
+Pool, then calibrate: the average of calibrated members is underconfident, so that the temperature belongs to the
+mixture (Rahaman and Thiery 2021). Raising all probabilities to one power leaves their order, and so every answer.
 
 Shapes: N examples, K classes.
 """
@@ -45,7 +45,7 @@ def fit_temperature(probabilities: Tensor, labels: Tensor) -> float:
 
     Args:
         probabilities: (N, K), the ensemble's, on examples that it was not trained on.
-        labels: (N,), int64.
+        labels: (N,), integers.
 
     Returns:
         A number in [0.05, 20].
@@ -56,7 +56,7 @@ def fit_temperature(probabilities: Tensor, labels: Tensor) -> float:
     if probabilities.dim() != 2 or labels.shape != probabilities.shape[:1] or probabilities.numel() == 0:
         shapes = f"probabilities {tuple(probabilities.shape)} and labels {tuple(labels.shape)}"
         raise DataError(f"{shapes}: pass (examples, classes) and (examples,), neither of them empty")
-    labels = labels.to(probabilities.device)
+    labels = labels.to(probabilities.device, torch.int64)
     if bool((probabilities.argmax(dim=1) == labels).all()):
         return 1.0
     logs = _logs(probabilities)

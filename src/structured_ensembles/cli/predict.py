@@ -19,8 +19,9 @@ structens predict runs/demo/structured.safetensors *.png --json > answers.json
 @click.command(cls=Verb, examples=_EXAMPLES)
 @click.argument("artefact", type=click.Path(path_type=Path))
 @click.argument("images", nargs=-1, required=True)
+@click.option("--calibrated", is_flag=True, help="Correct the confidence by the temperature fitted on held-out images.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON, one object an image.")
-def predict(artefact: Path, images: tuple[str, ...], *, as_json: bool) -> None:
+def predict(artefact: Path, images: tuple[str, ...], *, calibrated: bool, as_json: bool) -> None:
     """Say what IMAGES show, and how sure that is.
 
     IMAGES are files (PNG, JPEG, ...) or .npz archives with an array x or x_test; they are resized to what the network
@@ -30,7 +31,7 @@ def predict(artefact: Path, images: tuple[str, ...], *, as_json: bool) -> None:
     """
     from structured_ensembles.cli.printing import data_json, note, table
 
-    notices, answers = answered(artefact, images)
+    notices, answers = answered(artefact, images, calibrated=calibrated)
     note(notices)
     if as_json:
         data_json(answers)
@@ -39,7 +40,9 @@ def predict(artefact: Path, images: tuple[str, ...], *, as_json: bool) -> None:
     table(heads, [_line(answer) for answer in answers], left=3)
 
 
-def answered(artefact: Path, images: tuple[str, ...]) -> tuple[tuple[str, ...], list[dict[str, Any]]]:
+def answered(
+    artefact: Path, images: tuple[str, ...], *, calibrated: bool = False
+) -> tuple[tuple[str, ...], list[dict[str, Any]]]:
     """Notices about the images, and what `predict` shows as JSON.
 
     Raises:
@@ -54,6 +57,8 @@ def answered(artefact: Path, images: tuple[str, ...]) -> tuple[tuple[str, ...], 
     record = ensemble.record
     reading = read_images(images, image_shape(record))
     prediction = answer(ensemble, reading.images)
+    if calibrated:
+        prediction = ensemble.calibrated(prediction)
     threshold: Any = record.summary.get("rejection_threshold")
     answers = []
     for i, name in enumerate(reading.names):
