@@ -5,15 +5,18 @@ from __future__ import annotations
 from structured_ensembles.data.reading import Reading, read_images
 from structured_ensembles.data.records import ImageData, Split, as_dataset, as_float, divide, mean_and_std
 from structured_ensembles.data.source import load
+from structured_ensembles.data.unlabelled import Unlabelled, load_unlabelled
 
 __all__ = [
     "ImageData",
     "Reading",
     "Split",
+    "Unlabelled",
     "as_dataset",
     "as_float",
     "divide",
     "load",
+    "load_unlabelled",
     "mean_and_std",
     "read_images",
 ]
