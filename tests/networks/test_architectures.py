@@ -14,7 +14,7 @@ from structured_ensembles.errors import NetworkError, SettingsError
 from structured_ensembles.networks import NetworkSpec, Shortcut
 
 OURS = [
-    *("lenet5", "mlp", "resnet20", "resnet32", "resnet44", "resnet56", "small_cnn", "small_vgg"),
+    *("half_vgg11", "lenet5", "mlp", "resnet20", "resnet32", "resnet44", "resnet56", "small_cnn", "small_vgg"),
     *("vgg11", "vgg13", "vgg16"),
 ]
 SHAPES = [(3, 32, 32), (1, 28, 28), (1, 8, 8), (2, 7, 9), (3, 64, 48)]
@@ -101,6 +101,14 @@ def test_no_module_is_used_twice(name):
             part.register_forward_hook(lambda module, *_: calls.append(module))
     network(torch.rand(1, *SMALL))
     assert len(calls) == len(set(calls)) == sum(not list(part.children()) for part in network.modules())
+
+
+def test_published_half_vgg_size():
+    network = networks.half_vgg11((3, 32, 32), 10)
+    widths = [3, 32, 64, 128, 128, 256, 256, 256, 256]
+    convolutions = sum(before * after * 3 * 3 for before, after in pairwise(widths))
+    assert convolutions == 2_304_864
+    assert parameters(network) == convolutions + linear(256, 10)
 
 
 def test_published_resnet_sizes():

@@ -1,6 +1,7 @@
 """Backbones by name: small ones of our own, CIFAR ResNets, VGGs for 32x32, and those of torchvision and timm."""
 
 from structured_ensembles.networks.convolutional import small_cnn
+from structured_ensembles.networks.half_vgg import half_vgg11
 from structured_ensembles.networks.lenet import lenet5
 from structured_ensembles.networks.normalised import Normalised
 from structured_ensembles.networks.perceptron import mlp
@@ -17,6 +18,7 @@ __all__ = [
     "Shortcut",
     "build",
     "family",
+    "half_vgg11",
     "lenet5",
     "mlp",
     "names",
