@@ -70,9 +70,10 @@ def test_a_header_with_other_bytes_is_read_or_refused(changes):
             content[at] = byte
         path.write_bytes(content)
         try:
-            assert read_images(Path(folder), "fog", (5, 2)).shape[:2] == (5, 2)
+            outcome = str(read_images(Path(folder), "fog", (5, 2)).shape)
         except DataError as error:
-            assert "fog.npy" in str(error)
+            outcome = str(error)
+        assert "(5, 2" in outcome or "fog.npy" in outcome
 
 
 def test_an_archive_is_no_array(tmp_path):
