@@ -13,6 +13,7 @@ from structured_ensembles.types import Combine
 from structured_ensembles.uncertainty import (
     disagreement,
     entropy,
+    pairwise_kl,
     predict_from_logits,
     rejection_report,
     rejection_threshold,
@@ -150,6 +151,54 @@ def test_variation_ratio_and_disagreement_against_slow_loops(shape, seed):
     pairs = [(i, j) for i in range(members) for j in range(i)]
     shares = [sum(column[i] != column[j] for i, j in pairs) / max(len(pairs), 1) for column in columns]
     assert disagreement(votes).tolist() == pytest.approx(shares, abs=1e-6)
+
+
+@given(SHAPES, SEEDS, st.sampled_from([0.01, 1.0, 10.0]))
+def test_pairwise_kl_against_torch_pair_by_pair(shape, seed, spread):
+    members, batch, _ = shape
+    logits = draw_logits(shape, seed, spread)
+    logs = logits.double().log_softmax(2)
+    pairs = [(i, j) for i in range(members) for j in range(members) if i != j]
+    total = sum(
+        (torch.nn.functional.kl_div(logs[j], logs[i], log_target=True, reduction="none").sum(1) for i, j in pairs),
+        start=torch.zeros(batch).double(),
+    )
+    expected = (total / max(len(pairs), 1)).tolist()
+    assert pairwise_kl(logits).tolist() == pytest.approx(expected, rel=1e-4, abs=1e-5)
+    assert pairwise_kl(logits.double()).tolist() == pytest.approx(expected, rel=1e-9, abs=1e-12)
+
+
+@given(SHAPES, SEEDS)
+def test_pairwise_kl_bounds_what_the_members_disagree_about(shape, seed):
+    logits = draw_logits(shape, seed).double()
+    members = len(logits)
+    divergence, information = pairwise_kl(logits), predict_from_logits(logits).mutual_information
+    # KL is convex in the mixture, of which one part in M is the member itself, at a distance of 0
+    assert (information <= divergence * (members - 1) / members + 1e-9).all()
+    torch.testing.assert_close(pairwise_kl(logits.flip(0)), divergence)
+    torch.testing.assert_close(pairwise_kl(logits + 5), divergence)
+
+
+def test_pairwise_kl_of_equal_members_and_of_one_is_zero():
+    logits = draw_logits((1, 4, 6), 3, 20.0)
+    assert pairwise_kl(logits).tolist() == [0] * 4
+    assert pairwise_kl(logits.expand(3, -1, -1)).tolist() == pytest.approx([0] * 4, abs=1e-6)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.float32, torch.float64])
+def test_pairwise_kl_of_impossible_classes_is_finite(dtype):
+    logits = torch.tensor([[[0.0, -math.inf, -math.inf]], [[-math.inf, 0.0, -math.inf]]], dtype=dtype)
+    assert pairwise_kl(logits).tolist() == pytest.approx([-math.log(torch.finfo(torch.float32).tiny)])
+    logits[1] = logits[0]
+    assert pairwise_kl(logits).tolist() == [0]
+    logits[0, 0, 0] = math.nan
+    assert pairwise_kl(logits).isnan().tolist() == [True]
+
+
+@pytest.mark.parametrize("shape", [(2, 3), (0, 2, 3), (2, 3, 0)])
+def test_pairwise_kl_refuses_logits_of_another_shape(shape):
+    with pytest.raises(DataError, match=r"logits of shape \(.*members, batch, classes"):
+        pairwise_kl(torch.zeros(shape))
 
 
 def test_votes_that_make_no_sense_are_refused():

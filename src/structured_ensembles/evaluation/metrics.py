@@ -1,20 +1,25 @@
 """How good probabilities are: accuracy, likelihood, calibration (METHOD 9).
 
-Shapes: N examples, K classes. Every function takes probabilities (N, K) and labels (N,) and refuses, with a DataError
-that names the value, what is empty, of another shape, not a distribution, or labelled outside 0 ... K - 1. Sums over
-examples run in float64, so that a number does not depend on the order of a large test set.
+Shapes: N examples, K classes. What takes probabilities (N, K) and labels (N,) refuses, with a DataError that names
+the value, what is empty, of another shape, not a distribution, or labelled outside 0 ... K - 1. Sums over examples run
+in float64, so that a number does not depend on the order of a large test set.
 """
 
 from __future__ import annotations
 
 import math
 from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from structured_ensembles.errors import DataError, SettingsError
 from structured_ensembles.uncertainty import entropy
+
+if TYPE_CHECKING:
+    from .answers import Answers
 
 
 @dataclass(frozen=True)
@@ -77,7 +82,7 @@ def measure(probabilities: Tensor, labels: Tensor, bins: int = 15) -> Metrics:
         DataError: See the head of this file.
         SettingsError: ``bins`` is below 1.
     """
-    right = _right(probabilities, labels)
+    right = right_answers(probabilities, labels)
     entropies = entropy(probabilities).double()
     return Metrics(
         accuracy=accuracy(probabilities, labels),
@@ -92,7 +97,7 @@ def measure(probabilities: Tensor, labels: Tensor, bins: int = 15) -> Metrics:
 
 def accuracy(probabilities: Tensor, labels: Tensor) -> float:
     """The share of examples whose most probable class (the first, at a tie) is the label."""
-    return float(_right(probabilities, labels).double().mean())
+    return float(right_answers(probabilities, labels).double().mean())
 
 
 def nll(probabilities: Tensor, labels: Tensor) -> float:
@@ -101,14 +106,14 @@ def nll(probabilities: Tensor, labels: Tensor) -> float:
     A probability below float32's smallest normal number (1.2e-38) counts as that number, whatever the dtype: a label
     thought impossible costs 87.3 nats, not infinity.
     """
-    labels = _checked(probabilities, labels)
+    labels = checked(probabilities, labels)
     of_label = probabilities.gather(1, labels[:, None]).double()
     return -float(of_label.clamp_min(torch.finfo(torch.float32).tiny).log().mean())
 
 
 def brier(probabilities: Tensor, labels: Tensor) -> float:
     """Mean over examples of the sum over classes of (p - one-hot label)^2: 0 is best, 2 is worst (Brier 1950)."""
-    labels = _checked(probabilities, labels)
+    labels = checked(probabilities, labels)
     errors = probabilities.double().scatter_add(1, labels[:, None], -torch.ones_like(labels[:, None]).double())
     return float(errors.square().sum(dim=1).mean())
 
@@ -128,10 +133,23 @@ def reliability(probabilities: Tensor, labels: Tensor, bins: int = 15) -> Reliab
         DataError: See the head of this file.
         SettingsError: ``bins`` is below 1.
     """
-    if bins < 1:
-        raise SettingsError(f"bins {bins}: pass 1 or more; 15 is usual")
-    right = _right(probabilities, labels).cpu()
-    confidence = probabilities.amax(dim=1).cpu()  # weighted counts on a GPU would add in any order
+    right = right_answers(probabilities, labels)
+    return binned(probabilities.amax(dim=1), right, bins)
+
+
+def binned(confidence: Tensor, right: Tensor, bins: int) -> Reliability:
+    """The reliability of any event: how sure one was of it against how often it came true.
+
+    Args:
+        confidence: (N,), from 0 to 1.
+        right: (N,), bool.
+        bins: 1 or more, of equal width.
+
+    Raises:
+        SettingsError: ``bins`` is below 1.
+    """
+    check_bins(bins)
+    confidence, right = confidence.cpu().contiguous(), right.cpu()  # a GPU would add weighted counts in any order
     edges = torch.linspace(0, 1, bins + 1, dtype=torch.float64)
     # edges of the confidence's own precision: 0.3 in float32 is then on the edge 3/10, not just above it
     index = torch.bucketize(confidence, edges[1:-1].to(confidence.dtype))
@@ -143,24 +161,70 @@ def reliability(probabilities: Tensor, labels: Tensor, bins: int = 15) -> Reliab
     )
 
 
-def _tuple(values: Tensor) -> tuple[float, ...]:
-    return tuple(float(value) for value in values)
+def running_sum(key: Tensor, values: Tensor) -> Tensor:
+    """Sums of the values of the k examples with the lowest keys, for k from 0 to N: (N + 1,), float64, on the CPU.
+
+    Among examples of equal key the k are drawn at random and the sum is the expectation over the draw: the order in
+    which examples come changes nothing.
+
+    Args:
+        key: (N,).
+        values: (N,).
+    """
+    keys, weights = (part.detach().cpu().double().numpy() for part in (key, values))
+    _, index, count = np.unique(keys, return_inverse=True, return_counts=True)
+    sums = np.bincount(index, weights)
+    # straight lines between the ends of ties, so that whole numbers stay exact where there are none
+    return torch.from_numpy(np.interp(np.arange(len(keys) + 1), [0, *count.cumsum()], [0, *sums.cumsum()]))
 
 
-def _right(probabilities: Tensor, labels: Tensor) -> Tensor:
-    """(N,), whether the most probable class is the label."""
-    labels = _checked(probabilities, labels)
+def right_answers(probabilities: Tensor, labels: Tensor) -> Tensor:
+    """(N,), bool: whether the most probable class is the label.
+
+    Raises:
+        DataError: See the head of this file.
+    """
+    labels = checked(probabilities, labels)
     return probabilities.argmax(dim=1) == labels
 
 
-def _checked(probabilities: Tensor, labels: Tensor) -> Tensor:
-    """The labels as int64 on the probabilities' device, both found to be sound."""
+def checked(probabilities: Tensor, labels: Tensor) -> Tensor:
+    """The labels as int64 on the probabilities' device, both found to be sound.
+
+    Raises:
+        DataError: See the head of this file.
+    """
     if probabilities.dim() != 2 or labels.shape != probabilities.shape[:1] or probabilities.numel() == 0:
         shapes = f"probabilities {tuple(probabilities.shape)} and labels {tuple(labels.shape)}"
         raise DataError(f"{shapes}: pass (examples, classes) and (examples,), neither of them empty")
     _check_distributions(probabilities)
     _check_labels(labels, probabilities.shape[1])
     return labels.to(probabilities.device, torch.int64)
+
+
+def checked_answers(answers: Answers) -> Tensor:
+    """The labels (N,) of answers, both found to be sound.
+
+    Raises:
+        DataError: There are no labels, or see the head of this file.
+    """
+    if answers.labels is None:
+        raise DataError("these images have no labels: right and wrong answers cannot be told apart, pass labelled ones")
+    return checked(answers.prediction.probabilities, answers.labels)
+
+
+def check_bins(bins: int) -> None:
+    """Refuse fewer bins than one.
+
+    Raises:
+        SettingsError: ``bins`` is below 1.
+    """
+    if bins < 1:
+        raise SettingsError(f"bins {bins}: pass 1 or more; 15 is usual")
+
+
+def _tuple(values: Tensor) -> tuple[float, ...]:
+    return tuple(float(value) for value in values)
 
 
 def _check_distributions(probabilities: Tensor) -> None:
