@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -13,34 +13,91 @@ from structured_ensembles.cli.verb import Verb
 if TYPE_CHECKING:
     from structured_ensembles.artefact import Record
     from structured_ensembles.data import ImageData
+    from structured_ensembles.prediction import Ensemble
 
 _EXAMPLES = """
 structens evaluate runs/demo/structured.safetensors --data digits
-structens evaluate runs/mnist/structured.safetensors --data mnist.npz --bins 30 --json
+structens evaluate runs/demo/structured.safetensors --data digits --all --against runs/demo/deep.safetensors
+structens evaluate runs/mnist/structured.safetensors --data mnist.npz --all --ood FashionMNIST
 """
+_PATH = click.Path(path_type=Path)
+_ONLY_WITH_ALL = ("against", "ood", "epsilon", "cifar_c", "out")
 
 
 @click.command(cls=Verb, examples=_EXAMPLES)
-@click.argument("artefact", type=click.Path(path_type=Path))
+@click.argument("artefact", type=_PATH)
 @click.option("--data", required=True, metavar="DATA", help="What to measure on: its test images, named as for fit.")
 @declared(IMAGE_SIZE)
 @click.option("--bins", type=click.IntRange(1), default=15, show_default=True, help="Of the calibration error.")
-@click.option("--json", "as_json", is_flag=True, help="Print JSON, as metrics.json has it for a method.")
-def evaluate(artefact: Path, data: str, image_size: int | None, bins: int, *, as_json: bool) -> None:
+@click.option("--json", "as_json", is_flag=True, help="Print JSON, as metrics.json has it.")
+@click.option("--all", "everything", is_flag=True, help="Measure everything, and write metrics.json and report.html.")
+@click.option("--against", multiple=True, type=_PATH, help="With --all: another artefact, set beside it. Repeatable.")
+@click.option(
+    "--ood",
+    multiple=True,
+    metavar="DATA",
+    help="With --all: images of something else, which it should doubt: a name as for --data, an .npz file, an image or "
+    "a folder of images. Repeatable. Noise, constant images and shuffled patches are always tried.",
+)
+@click.option(
+    "--sample",
+    type=click.IntRange(1),
+    default=1000,
+    show_default=True,
+    help="With --all: attack and corrupt so many test images, at most.",
+)
+@click.option(
+    "--epsilon",
+    multiple=True,
+    type=float,
+    help="With --all: how far an attack may move a pixel of [0, 1]. Repeatable. [0.001 0.01 0.02 0.1 0.5]",
+)
+@click.option("--cifar-c", type=_PATH, help="With --all: a folder with the files of CIFAR-10-C or CIFAR-100-C.")
+@click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Of attacks and corruptions.")
+@click.option("--out", type=_PATH, help="With --all: where to write. [beside the artefact, NAME-evaluation]")
+def evaluate(
+    artefact: Path,
+    data: str,
+    image_size: int | None,
+    bins: int,
+    *,
+    as_json: bool,
+    everything: bool,
+    **thorough: Any,  # noqa: ANN401 (the options that --all takes)
+) -> None:
     """Measure an ARTEFACT on the test images of DATA.
 
     The table shows accuracy; how good the probabilities are (NLL, Brier and ECE, the calibration error: the lower the
     better); the mean ENTROPY of right and of wrong answers, which should lie far apart; and what the ensemble costs
     beside one whole network.
+
+    With --all also how well it tells what it does not know (abstaining, unfamiliar images), how it holds under attack
+    (FGSM, PGD) and in bad pictures (19 corruptions), what it costs in memory and time, and how its members differ: in
+    metrics.json, and in report.html for people.
     """
     from structured_ensembles import data as datasets
-    from structured_ensembles import run
-    from structured_ensembles.cli.printing import data_json, line, note, rejection, results, say
+    from structured_ensembles.cli import thoroughly
+    from structured_ensembles.cli.printing import note
+    from structured_ensembles.errors import SettingsError
     from structured_ensembles.prediction import Ensemble
 
-    ensemble = Ensemble.load(artefact)
+    given = [f"--{name.replace('_', '-')}" for name in _ONLY_WITH_ALL if thorough[name]]
+    if given and not everything:
+        raise SettingsError(f"{', '.join(given)} says how to measure everything: add --all")
     images = datasets.load(data, image_size=image_size)
-    note((*images.notices, *compared(ensemble.record, images)))
+    ensembles = {path: Ensemble.load(path) for path in (artefact, *thorough.pop("against"))}
+    notices = [notice for ensemble in ensembles.values() for notice in compared(ensemble.record, images)]
+    note((*images.notices, *dict.fromkeys(notices)))
+    if everything:
+        thoroughly.evaluate(ensembles, images, bins=bins, as_json=as_json, **thorough)
+    else:
+        _briefly(artefact, ensembles[artefact], images, bins, as_json=as_json)
+
+
+def _briefly(artefact: Path, ensemble: Ensemble, images: ImageData, bins: int, *, as_json: bool) -> None:
+    from structured_ensembles import run
+    from structured_ensembles.cli.printing import data_json, line, rejection, results, say
+
     prediction = run.answer(ensemble, images.test.images)
     entry = run.evaluated(ensemble, prediction, images.test.labels, bins=bins)
     if as_json:

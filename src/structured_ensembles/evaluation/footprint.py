@@ -53,6 +53,7 @@ class Footprint:
         peak_bytes: The most that is resident at once, IN TOTAL, in a fresh process on the CPU that loads the file and
             predicts batches of 128 images: Python and PyTorch are included, and are most of it for a small network
             (`peak_resident` has both). None where it could not be measured.
+        bytes_before: Of those, what was resident before the file was loaded; None likewise.
         milliseconds_batch_1: To predict one image, the median of several times after a warm-up.
         milliseconds_batch_128: To predict 128 images together, likewise.
     """
@@ -62,6 +63,7 @@ class Footprint:
     bytes: int
     flops: int
     peak_bytes: int | None
+    bytes_before: int | None
     milliseconds_batch_1: float
     milliseconds_batch_128: float
 
@@ -174,26 +176,24 @@ def _untrained(record: Record, spec: NetworkSpec, method: str, members: int) -> 
 
 
 def _measured(ensemble: Ensemble, path: Path, note: Note) -> Footprint:
-    size = ensemble.size()
+    size, resident = ensemble.size(), _peaks(ensemble.record, path, note)
     return Footprint(
         parameters=size.parameters,
         buffers=sizes.buffers(ensemble.members),
         bytes=path.stat().st_size,
         flops=size.flops,
-        peak_bytes=_peak(ensemble.record, path, note),
+        peak_bytes=resident and resident.peak,
+        bytes_before=resident and resident.before,
         milliseconds_batch_1=_milliseconds(ensemble, 1),
         milliseconds_batch_128=_milliseconds(ensemble, 128),
     )
 
 
-def _peak(record: Record, path: Path, note: Note) -> int | None:
-    if record.network is None:
-        note(
-            "The peak memory was not measured: the artefact does not name its architecture, so no process can load it."
-        )
-        return None
-    resident = peak_resident(path, note)
-    return None if resident is None else resident.peak
+def _peaks(record: Record, path: Path, note: Note) -> Resident | None:
+    if record.network is not None:
+        return peak_resident(path, note)
+    note("The peak memory was not measured: the artefact does not name its architecture, so no process can load it.")
+    return None
 
 
 def _milliseconds(ensemble: Ensemble, batch: int) -> float:
