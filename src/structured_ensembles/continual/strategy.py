@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, ClassVar, TypeVar, cast
 
 import torch
 from torch import nn
@@ -23,7 +23,7 @@ from structured_ensembles.extraction import draw
 from structured_ensembles.seeding import derived_seed
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Mapping, Sequence
     from pathlib import Path
 
     from torch import Tensor
@@ -34,6 +34,8 @@ if TYPE_CHECKING:
     from structured_ensembles.data.records import Split
     from structured_ensembles.training import TrainingSettings
     from structured_ensembles.types import Architecture
+
+Network = TypeVar("Network", bound=nn.Module)
 
 _BACKBONE, _HEAD, _TRAINING = range(3)
 """What a seed is for."""
@@ -149,14 +151,14 @@ class Strategy(ABC):
 
     def train(
         self,
-        network: nn.Module,
+        network: Network,
         train: Split,
         held_out: Split,
         directory: Path | None,
         *,
         settings: TrainingSettings | None = None,
         loss: Callable[[Tensor, Tensor], Tensor] = cross_entropy,
-    ) -> nn.Module:
+    ) -> Network:
         """A trained copy of a network, in evaluation mode: the best epoch by held-out accuracy (`training.train`).
 
         Args:
@@ -167,7 +169,7 @@ class Strategy(ABC):
             settings: Where they are not those of all tasks.
             loss: Of logits (B, K) and labels (B,), the mean over the batch.
         """
-        return training.train(
+        trained = training.train(
             network,
             as_dataset(train),
             as_dataset(held_out),
@@ -176,7 +178,8 @@ class Strategy(ABC):
             label=f"{self.name}, task {len(self.tasks) + 1}",
             directory=directory,
             loss=loss,
-        ).network
+        )
+        return cast("Network", trained.network)  # a copy of what was given
 
     def _checked(self, task: Task) -> Learned:
         check_task(task)
@@ -225,7 +228,7 @@ def served_backbone(backbone: nn.Module, prefix: str = "") -> dict[str, dict[str
     }
 
 
-def served_heads(heads: tuple[nn.Module, ...]) -> dict[str, Tensor]:
+def served_heads(heads: Sequence[nn.Module]) -> dict[str, Tensor]:
     """The tensors of all heads."""
     return {f"{number}.{name}": value for number, head in enumerate(heads) for name, value in head.state_dict().items()}
 
@@ -233,3 +236,9 @@ def served_heads(heads: tuple[nn.Module, ...]) -> dict[str, Tensor]:
 def is_norm(module: nn.Module) -> bool:
     """Whether a module normalises its input with parameters or statistics of its own."""
     return isinstance(module, (_NormBase, nn.GroupNorm, nn.LayerNorm))
+
+
+def served_examples(splits: Sequence[Split]) -> dict[str, Tensor]:
+    """The images and labels of several splits."""
+    images = {f"{number}.images": split.images for number, split in enumerate(splits)}
+    return images | {f"{number}.labels": split.labels for number, split in enumerate(splits)}

@@ -1,0 +1,33 @@
+"""The strategies that the structured learner is compared with, one file each, all behind `strategy.Strategy`."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from structured_ensembles.continual.strategies.ewc import EWC
+from structured_ensembles.continual.strategies.joint import Joint
+from structured_ensembles.continual.strategies.naive import Naive
+from structured_ensembles.continual.strategies.replay import Replay
+from structured_ensembles.continual.strategies.single_task import SingleTask
+from structured_ensembles.errors import unknown
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from structured_ensembles.continual.strategy import Strategy
+
+__all__ = ["EWC", "STRATEGIES", "Joint", "Naive", "Replay", "SingleTask", "strategy"]
+
+STRATEGIES: Mapping[str, type[Strategy]] = {kind.name: kind for kind in (SingleTask, Joint, Naive, EWC, Replay)}
+"""Every strategy by its name, in the order of tables."""
+
+
+def strategy(name: str) -> type[Strategy]:
+    """The strategy of a name.
+
+    Raises:
+        SettingsError: There is none; the nearest name is proposed.
+    """
+    if name not in STRATEGIES:
+        raise unknown("strategy", name, STRATEGIES)
+    return STRATEGIES[name]

@@ -1,0 +1,23 @@
+"""Naive fine-tuning: the one backbone goes on with each task, and nothing protects what it knew."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, ClassVar
+
+from structured_ensembles.continual.strategy import SharedBackbone
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from structured_ensembles.continual.tasks import Task
+
+
+class Naive(SharedBackbone):
+    """All of the backbone is trained on each task in turn, with the task's own head: the lower bound."""
+
+    name: ClassVar[str] = "naive"
+    forgets: ClassVar[bool] = True
+
+    def _learn(self, task: Task, directory: Path | None) -> None:
+        trained = self.train(self.start(task), task.train, task.held_out, directory)
+        self.shared, self.heads = trained.backbone, (*self.heads, trained.head)

@@ -1,0 +1,43 @@
+"""Single-task networks: each task has one of its own, drawn and trained afresh."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, ClassVar
+
+from structured_ensembles.continual.heads import TaskNetwork
+from structured_ensembles.continual.strategy import Strategy, served_backbone, served_heads
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from torch import nn
+
+    from structured_ensembles.continual.memory import Served
+    from structured_ensembles.continual.settings import ContinualSettings
+    from structured_ensembles.continual.tasks import Task
+    from structured_ensembles.types import Architecture
+
+
+class SingleTask(Strategy):
+    """As many backbones as tasks: nothing is forgotten, nothing is passed on, and memory grows by as much each time."""
+
+    name: ClassVar[str] = "single_task"
+    forgets: ClassVar[bool] = False
+
+    def __init__(self, backbone: Architecture, settings: ContinualSettings, seed: int = 0) -> None:
+        super().__init__(backbone, settings, seed)
+        self.networks: tuple[TaskNetwork, ...] = ()
+
+    def _learn(self, task: Task, directory: Path | None) -> None:
+        backbone = self.draw_backbone(len(self.tasks))
+        network = TaskNetwork(backbone, self.make_head(backbone, task, len(self.tasks)))
+        self.networks = (*self.networks, self.train(network, task.train, task.held_out, directory))
+
+    def _network(self, task: int) -> nn.Module:
+        return self.networks[task]
+
+    def served(self) -> Served:
+        """All of the networks."""
+        parts = [served_backbone(network.backbone, f"{number}.") for number, network in enumerate(self.networks)]
+        merged = {name: {k: v for part in parts for k, v in part[name].items()} for name in ("shared", "normalisation")}
+        return {**merged, "heads": served_heads([network.head for network in self.networks])}

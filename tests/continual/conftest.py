@@ -1,0 +1,74 @@
+"""What the tests of strategies share: tasks that take no time, a small backbone, and settings to match."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+import torch
+from torch import nn
+
+from structured_ensembles.continual.settings import ContinualSettings
+from structured_ensembles.continual.tasks import Task
+from structured_ensembles.data import Split
+from structured_ensembles.search import SearchSettings
+from structured_ensembles.training import Optimiser, TrainingSettings
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+
+def images(count: int, classes: int, seed: int) -> Split:
+    """Noise with one row, chosen by the label and the task, much brighter than the rest."""
+    generator = torch.Generator().manual_seed(seed)
+    labels = torch.arange(count) % classes
+    pixels = torch.randint(0, 100, (count, 1, 8, 8), generator=generator, dtype=torch.uint8)
+    pixels[torch.arange(count), 0, (labels + 2 * (seed // 10)) % 8] += 150
+    return Split(pixels, labels)
+
+
+def tiny_stream(classes: tuple[int, ...] = (2, 3, 2), train: int = 48) -> list[Task]:
+    """Tasks of so many classes each, easy to learn."""
+    return [
+        Task(
+            f"task {number}",
+            images(train, count, 10 * number),
+            images(12, count, 10 * number + 1),
+            images(24, count, 10 * number + 2),
+            tuple(f"class {label}" for label in range(count)),
+        )
+        for number, count in enumerate(classes)
+    ]
+
+
+def tiny_backbone() -> nn.Module:
+    """Two convolutions with BatchNorm, one without a bias: (B, 1, 8, 8) to maps (B, 12, 4, 4)."""
+    return nn.Sequential(
+        *[nn.Conv2d(1, 8, 3, padding=1, bias=False), nn.BatchNorm2d(8), nn.ReLU(), nn.MaxPool2d(2)],
+        *[nn.Conv2d(8, 12, 3, padding=1), nn.BatchNorm2d(12), nn.ReLU()],
+    )
+
+
+def tiny_settings(epochs: int = 2) -> ContinualSettings:
+    """Short trainings in small batches, after a search of one epoch."""
+    return ContinualSettings(
+        training=TrainingSettings(
+            epochs=epochs, batch_size=16, optimiser=Optimiser.ADAM, learning_rate=0.02, nesterov=False, weight_decay=0
+        ),
+        search=SearchSettings(epochs=1, batch_size=16),
+    )
+
+
+@pytest.fixture(name="tiny_stream")
+def _tiny_stream() -> Callable[..., list[Task]]:
+    return tiny_stream
+
+
+@pytest.fixture(name="tiny_backbone")
+def _tiny_backbone() -> Callable[[], nn.Module]:
+    return tiny_backbone
+
+
+@pytest.fixture(name="tiny_settings")
+def _tiny_settings() -> Callable[..., ContinualSettings]:
+    return tiny_settings
