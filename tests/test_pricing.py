@@ -112,6 +112,27 @@ def test_a_channel_saves_the_bytes_of_its_tensors():
     ]
 
 
+def test_shares_grow_with_the_root_of_the_operations_that_a_byte_does():
+    made = price(None)
+    operations = price(a_budget_in(Unit.FLOPS)).savings
+    worth = [operations[name] / saved for name, saved in made.savings.items()]
+    assert list(made.shares.values()) == pytest.approx([(one / max(worth)) ** 0.5 for one in worth])
+    assert made.weights(Rule.TAPERED) is made.shares
+    assert made.weights(Rule.PER_COST) is made.savings
+
+
+def test_where_the_budget_is_of_operations_shares_are_equal():
+    assert set(price(a_budget_in(Unit.FLOPS)).shares.values()) == {1.0}
+
+
+def test_where_operations_cannot_be_counted_shares_are_equal(monkeypatch):
+    def fail(*_):
+        raise RuntimeError
+
+    monkeypatch.setattr(sizes, "flops", fail)
+    assert set(price(None).shares.values()) == {1.0}
+
+
 @pytest.mark.parametrize("unit", Unit)
 def test_a_budget_is_met_as_closely_as_one_more_channel_allows(tmp_path, unit):
     made = price(Budget(1, unit, relative=True), members=4)

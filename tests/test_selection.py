@@ -134,6 +134,28 @@ def test_per_cost_at_one_price_is_global(importance):
     assert all(torch.equal(value, priced[name]) for name, value in keys(importance, Rule.GLOBAL).items())
 
 
+@given(importances(ties=True), KEEPS)
+def test_tapered_at_one_weight_keeps_the_same_share_of_every_group(importance, keep):
+    for member in keep_share(keys(importance, Rule.TAPERED, dict.fromkeys(importance, 0.3)), keep):
+        shares = [len(index) / importance[name].shape[1] for name, index in member.items()]
+        coarsest = max(1 / value.shape[1] for value in importance.values())
+        assert max(shares) - min(shares) <= coarsest + 1e-9
+
+
+def test_tapered_keeps_shares_in_proportion_to_the_weights():
+    generator = torch.Generator().manual_seed(0)
+    importance = {name: torch.rand(2, 100, generator=generator) for name in ("many", "few")}
+    places = keys(importance, Rule.TAPERED, {"many": 1.0, "few": 0.25})
+    for channels in (50, 100, 120):
+        for number, member in enumerate(keep_share(places, channels / 200)):
+            many, few = len(member["many"]), len(member["few"])
+            assert many + few == pytest.approx(channels, abs=1)
+            assert few == pytest.approx(many / 4, abs=1)
+            assert (
+                importance["many"][number, member["many"]].min() == importance["many"][number].topk(many).values.min()
+            )
+
+
 @given(importances(), st.lists(st.sampled_from([1e-3, 1.0, 1e3]), min_size=9, max_size=9))
 def test_normalised_importances_do_not_depend_on_the_scale_of_a_members_group(importance, drawn):
     scales = torch.tensor(drawn, dtype=torch.float64).reshape(3, 3, 1)
@@ -192,7 +214,7 @@ def prefixes(places: dict[str, Tensor], round_to: int) -> list[list[Channels]]:
     return made
 
 
-RULES = st.sampled_from([Rule.GLOBAL, Rule.LOCAL, Rule.PER_COST])
+RULES = st.sampled_from(list(Rule))
 
 
 @settings(max_examples=60, deadline=None)

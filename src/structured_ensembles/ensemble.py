@@ -77,10 +77,11 @@ class StructuredEnsemble(SubNetworks):
     def channels(self, base: nn.Module, found: Topology, fold: Fold) -> list[Channels]:
         """Search, rank and select, after the rounds that narrow the base if there are any."""
         price, selection, whole = self.price(base, found, fold), self.settings.selection, found.whole
+        weights = price.weights(selection.rule)
         for part in range(self.settings.shrink_rounds):
-            keys = order(self._importance(base, found, whole, 1, fold, part + 1), selection, price.savings)
+            keys = order(self._importance(base, found, whole, 1, fold, part + 1), selection, weights)
             whole = compose(whole, keep_share(keys, self.settings.shrink_keep)[0])
-        keys = order(self._importance(base, found, whole, self.count, fold, 0), selection, price.savings)
+        keys = order(self._importance(base, found, whole, self.count, fold, 0), selection, weights)
         return [compose(whole, member) for member in self.chosen(keys, price)]
 
     def start(self, base: nn.Module, found: Topology, kept: Channels, fold: Fold, member: int) -> nn.Module:

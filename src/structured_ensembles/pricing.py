@@ -10,11 +10,11 @@ from structured_ensembles import artefact, sizes, surgery
 from structured_ensembles._probe import first_line
 from structured_ensembles.errors import NetworkError, SettingsError
 from structured_ensembles.extraction import skeleton
-from structured_ensembles.selection import fewest, impossible, savings
+from structured_ensembles.selection import Rule, fewest, impossible, savings
 from structured_ensembles.sizes import Budget, Unit
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from torch import nn
 
@@ -59,6 +59,26 @@ class Price:
     def savings(self) -> dict[str, float]:
         """By group, what one member saves by losing one channel."""
         return savings(self.topology, lambda channels: self._alone(self._cut(channels)))
+
+    @cached_property
+    def shares(self) -> dict[str, float]:
+        """By group, the share of channels to keep beside that of other groups, for `Rule.TAPERED`; the largest is 1.
+
+        Of the unit of the budget there is little, of operations there is enough: a unit buys more where it does more
+        operations, as a byte does in the early layers of a convolutional network, which are applied to more positions.
+        The share grows with the root of the operations by unit, halfway between the same share for all and operations
+        alone; where operations cannot be counted, it is the same for all.
+        """
+        try:
+            operations = savings(self.topology, lambda channels: self._flops(self._cut(channels)))
+        except NetworkError:
+            return dict.fromkeys(self.savings, 1.0)
+        worth = {name: (operations[name] / saved) ** 0.5 for name, saved in self.savings.items()}
+        return {name: value / max(worth.values()) for name, value in worth.items()}
+
+    def weights(self, rule: Rule) -> Mapping[str, float]:
+        """What `selection.order` weighs groups by."""
+        return self.shares if rule is Rule.TAPERED else self.savings
 
     def check(self, round_to: int = 1) -> None:
         """Refuse an impossible budget, before any long work.

@@ -29,6 +29,8 @@ class Rule(Choice):
     """All of a member's channels together, by importance (published)."""
     LOCAL = "local"
     """Within each group, by importance: every group keeps the same share."""
+    TAPERED = "tapered"
+    """Within each group, by importance: groups keep shares in proportion to given weights (`pricing.Price.shares`)."""
 
 
 @dataclass(frozen=True)
@@ -58,21 +60,24 @@ class SelectionSettings:
             raise SettingsError(f"round_to {self.round_to} must be at least 1")
 
 
-def order(importance: Importance, settings: SelectionSettings, savings: Mapping[str, float]) -> Keys:
+def order(importance: Importance, settings: SelectionSettings, weights: Mapping[str, float]) -> Keys:
     """The order in which each member keeps its channels.
 
     Args:
         importance: By group, (M, C).
         settings: The rule, and whether importances are normalised.
-        savings: By group, what removing one channel saves; only PER_COST reads it.
+        weights: By group, for PER_COST what removing one channel saves, for TAPERED the share kept beside that of other
+            groups; other rules read none.
     """
     values = dict(importance)
     if settings.normalise:
         values = {name: value / value.mean(1, keepdim=True).clamp_min(1e-30) for name, value in values.items()}
     if settings.rule is Rule.LOCAL:
         return {name: _places(value) for name, value in values.items()}
+    if settings.rule is Rule.TAPERED:  # the channel that fills a share of its group, for the weight of the group
+        values = {name: weights[name] * value.shape[1] / (1 + _ranks(value)) for name, value in values.items()}
     if settings.rule is Rule.PER_COST:
-        values = {name: value / savings[name] for name, value in values.items()}
+        values = {name: value / weights[name] for name, value in values.items()}
     places = _places(torch.cat(list(values.values()), dim=1))
     widths = [value.shape[1] for value in values.values()]
     return dict(zip(values, torch.split(places, widths, dim=1), strict=True))
@@ -80,8 +85,12 @@ def order(importance: Importance, settings: SelectionSettings, savings: Mapping[
 
 def _places(values: Tensor) -> Tensor:
     """(M, N), the place of each value in descending order, from 0 to 1; equal values keep their order."""
-    ranks = values.argsort(dim=1, descending=True, stable=True).argsort(dim=1)
-    return ranks.double() / max(1, values.shape[1] - 1)
+    return _ranks(values) / max(1, values.shape[1] - 1)
+
+
+def _ranks(values: Tensor) -> Tensor:
+    """(M, N), the place of each value in descending order, from 0 on, float64; equal values keep their order."""
+    return values.argsort(dim=1, descending=True, stable=True).argsort(dim=1).double()
 
 
 def keep_share(keys: Keys, keep: float, round_to: int = 1) -> list[Channels]:

@@ -13,10 +13,10 @@ from hypothesis import strategies as st
 from sklearn.metrics import roc_auc_score
 from torch import Tensor
 
+from structured_ensembles.calibrating import GAMMAS
 from structured_ensembles.errors import DataError, SettingsError
 from structured_ensembles.evaluation.answers import Answers
 from structured_ensembles.evaluation.selective import (
-    GAMMAS,
     augrc,
     aurc,
     coverage_at_risk,

@@ -201,8 +201,9 @@ SECTIONS = (
             ),
             Option(
                 "rule",
-                OneOf("per_cost", "global", "local"),
-                "Keep by importance per byte, by importance, or the same share in each layer.",
+                OneOf("tapered", "per_cost", "global", "local"),
+                "Keep by importance per byte (per_cost) or importance (global), or a share of each layer: the same (local), or "
+                "more of it where a byte does more operations (tapered).",
                 "selection.rule",
                 default="per_cost",
                 published="global",

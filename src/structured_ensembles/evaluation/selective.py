@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from structured_ensembles.calibrating import GAMMAS
 from structured_ensembles.errors import DataError, SettingsError
 from structured_ensembles.uncertainty import Rejection, rejection_report
 
@@ -26,9 +27,6 @@ from .metrics import checked_answers, running_sum
 
 if TYPE_CHECKING:
     from .answers import Answers
-
-GAMMAS = tuple(i / 3 for i in range(10))
-"""Published: linspace(0, 3, 10)."""
 
 
 @dataclass(frozen=True)
