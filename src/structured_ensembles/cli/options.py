@@ -69,8 +69,8 @@ SECTIONS = (
             Option(
                 "architecture",
                 TEXT,
-                "The network to start from: lenet5, mlp, resnet20 ... resnet56, small_cnn, small_vgg, vgg11, vgg13, "
-                "vgg16, torchvision:NAME or timm:NAME.",
+                "The network to start from: half_vgg11, lenet5, mlp, resnet20 ... resnet56, small_cnn, small_vgg, vgg11, "
+                "vgg13, vgg16, torchvision:NAME or timm:NAME.",
                 default="small_cnn",
             ),
             Option(
@@ -202,8 +202,8 @@ SECTIONS = (
             Option(
                 "rule",
                 OneOf("tapered", "per_cost", "global", "local"),
-                "Keep by importance per byte (per_cost) or importance (global), or a share of each layer: the same (local), or "
-                "more of it where a byte does more operations (tapered).",
+                "Keep by importance per byte (per_cost) or importance (global), or a share of each layer: the same "
+                "(local), or more of it where a byte does more operations (tapered).",
                 "selection.rule",
                 default="per_cost",
                 published="global",
