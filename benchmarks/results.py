@@ -14,7 +14,7 @@ import argparse
 import os
 import platform
 import shutil
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -22,6 +22,7 @@ import torch
 from sklearn.model_selection import train_test_split
 
 from structured_ensembles import data
+from structured_ensembles.augmentation import Augmentation
 from structured_ensembles.evaluation.comparison_report import markdown
 from structured_ensembles.experiments import ARMS, Grid, carry_out, results, write_tables
 from structured_ensembles.networks import family
@@ -56,6 +57,7 @@ class Study:
         architecture: Of `networks`.
         budgets: Of the grid.
         stages: Methods and how many seeds, in the order in which they are run.
+        augmentation: Of the training images.
     """
 
     name: str
@@ -65,12 +67,15 @@ class Study:
     architecture: str
     budgets: tuple[str, ...]
     stages: tuple[tuple[tuple[str, ...], int], ...]
+    augmentation: Augmentation = Augmentation.NONE
 
     def grid(self, folder: Path, stage: int) -> Grid:
         """What a stage runs."""
         methods, seeds = self.stages[stage]
         source = self.data if self.data == "digits" else str(folder / self.data)
-        plan = Plan(source, architecture=self.architecture, settings=settings(family=family(self.architecture)))
+        chosen = settings(family=family(self.architecture))
+        training = replace(chosen.training, augmentation=self.augmentation)
+        plan = Plan(source, architecture=self.architecture, settings=replace(chosen, training=training))
         return Grid(plan, methods, (4,), self.budgets, tuple(range(seeds)))
 
 
@@ -96,11 +101,12 @@ STUDIES = (
     Study(
         "cifar",
         "CIFAR-10 with 4,000 training images, small_vgg",
-        "32x32 pixels, no augmentation, 5,000 test images.",
+        "32x32 pixels, cropped and flipped in training, 5,000 test images.",
         "cifar.npz",
         "small_vgg",
         ("1x",),
         ((CORE, 3), (ARMS, 3)),
+        Augmentation.CROP_FLIP,
     ),
     Study(
         "cifar-resnet20",
@@ -110,6 +116,7 @@ STUDIES = (
         "resnet20",
         ("1x",),
         ((("single", "structured", "random", "narrow", "deep"), 1),),
+        Augmentation.CROP_FLIP,
     ),
 )
 

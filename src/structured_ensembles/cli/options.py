@@ -69,8 +69,8 @@ SECTIONS = (
             Option(
                 "architecture",
                 TEXT,
-                "The network to start from: half_vgg11, lenet5, mlp, resnet20 ... resnet56, small_cnn, small_vgg, vgg11, "
-                "vgg13, vgg16, torchvision:NAME or timm:NAME.",
+                "The network to start from: half_vgg11, lenet5, mlp, resnet20 ... resnet56, small_cnn, small_vgg, "
+                "vgg11, vgg13, vgg16, torchvision:NAME or timm:NAME.",
                 default="small_cnn",
             ),
             Option(
