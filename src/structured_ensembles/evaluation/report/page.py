@@ -1,0 +1,89 @@
+"""From the numbers to the page: a template, its style and its script in one file that asks nothing of any network."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup
+
+from structured_ensembles.errors import DataError
+from structured_ensembles.files import write_whole
+
+from . import charts, side_by_side, words
+
+if TYPE_CHECKING:
+    from .gallery import Gallery
+    from .words import Json
+
+_HERE = Path(__file__).parent
+_SCHEMA, _VERSION = "structens-evaluation", 1
+
+
+def write(path: str | Path, evaluation: Json, gallery: Gallery) -> None:
+    """Write the report, whole or not at all.
+
+    Args:
+        path: The HTML file; one that exists is replaced.
+        evaluation: As in ``metrics.json``.
+        gallery: Of the first predictor, on the test images of the evaluation.
+
+    Raises:
+        DataError: The evaluation has another schema or version, or no predictor.
+    """
+    write_whole(Path(path), render(evaluation, gallery))
+
+
+def render(evaluation: Json, gallery: Gallery) -> str:
+    """The report as text; see `write`."""
+    found = (evaluation.get("schema"), evaluation.get("version"))
+    if found != (_SCHEMA, _VERSION):
+        raise DataError(
+            f"an evaluation of schema {found[0]!r}, version {found[1]!r}: pass {_SCHEMA!r}, version {_VERSION}"
+        )
+    if not evaluation["predictors"]:
+        raise DataError("an evaluation of no predictor: measure one at least")
+    script = (_HERE / "script.js").read_text(encoding="utf-8")
+    return (
+        _template_environment()
+        .get_template("template.html.j2")
+        .render(
+            evaluation=evaluation,
+            data=evaluation["data"],
+            predictors=evaluation["predictors"],
+            gallery=gallery,
+            comparison=side_by_side.lines(evaluation["predictors"]),
+            style=Markup((_HERE / "style.css").read_text(encoding="utf-8")),  # noqa: S704 - our own file
+            script=Markup(script),  # noqa: S704 - our own file
+            script_hash=_digest(script),
+        )
+    )
+
+
+def _digest(script: str) -> str:
+    """What the page's policy calls the one script that may run."""
+    return "sha256-" + base64.b64encode(hashlib.sha256(script.encode()).digest()).decode("ascii")
+
+
+@cache
+def _template_environment() -> Environment:
+    environment = Environment(
+        loader=FileSystemLoader(_HERE), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    forms = (
+        words.percent,
+        words.points,
+        words.number,
+        words.whole,
+        words.size,
+        words.short,
+        words.milliseconds,
+        words.mean,
+    )
+    environment.filters.update({form.__name__: form for form in forms})
+    environment.globals.update(charts=charts, words=words)
+    return environment
