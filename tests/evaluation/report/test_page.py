@@ -8,7 +8,7 @@ from html.parser import HTMLParser
 import pytest
 
 from structured_ensembles.errors import DataError
-from structured_ensembles.evaluation.report import render, words, write
+from structured_ensembles.evaluation.report import NOTHING, render, words, write
 
 SCRIPT = "<script>alert(1)</script>"
 
@@ -143,6 +143,24 @@ def test_the_page_does_without_what_may_be_null_inside_a_block(evaluation, pictu
     assert "None" not in text
     assert "Decline nothing" in text
     assert "temperature" not in text
+
+
+def test_a_predictor_that_could_not_answer_has_a_page_too(evaluation):
+    ours = evaluation["predictors"][0]
+    ours |= dict.fromkeys(("calibration", "uncertainty", "selective", "out_of_distribution", "structure"))
+    ours["failures"] = {"answers": "the logits of 3 of 1000 images are NaN: train the ensemble again"}
+    page = _Page(render(evaluation, NOTHING))
+    assert "answering the test images" in page.text
+    assert not page.named("input")
+    assert "Images to look at" not in page.text
+    assert in_order(page.levels)
+
+
+def test_extra_kinds_of_damage_alone_have_no_mean_by_severity(evaluation, pictures):
+    evaluation["predictors"][0]["corruptions"]["by_severity"] = []
+    page = _Page(render(evaluation, pictures))
+    assert "By kind of damage" in page.text
+    assert "Damaged images by severity" not in str(page.tags)
 
 
 def test_failures_are_told(evaluation, pictures):

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from .gallery import Gallery, Shown, Vote, gallery
+from .gallery import NOTHING, Gallery, Shown, Vote, gallery
 from .page import render, write
+from .words import summary
 
-__all__ = ["Gallery", "Shown", "Vote", "gallery", "render", "write"]
+__all__ = ["NOTHING", "Gallery", "Shown", "Vote", "gallery", "render", "summary", "write"]

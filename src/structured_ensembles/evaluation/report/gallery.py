@@ -80,6 +80,10 @@ class Gallery:
     right: str
 
 
+NOTHING = Gallery((), (), 0, (), "")
+"""The gallery of a predictor that could not answer."""
+
+
 def gallery(images: Tensor, answers: Answers, shown: int = SHOWN) -> Gallery:
     """Choose the images worth looking at.
 

@@ -30,7 +30,7 @@ def write(path: str | Path, evaluation: Json, gallery: Gallery) -> None:
     Args:
         path: The HTML file; one that exists is replaced.
         evaluation: As in ``metrics.json``.
-        gallery: Of the first predictor, on the test images of the evaluation.
+        gallery: Of the first predictor, on the test images of the evaluation; `NOTHING` where it gave no answers.
 
     Raises:
         DataError: The evaluation has another schema or version, or no predictor.

@@ -30,6 +30,8 @@ BLOCKS = {
 }
 """What each part of the evaluation measures, in plain words."""
 
+_ANSWERS = "answering the test images"
+
 _TRUST = (
     (0.02, "Its confidence can be taken at its word"),
     (0.05, "Its confidence is a little too {bias}"),
@@ -188,7 +190,7 @@ def failures(predictor: Json) -> list[tuple[str, str]]:
 
 def _plain(block: str) -> str:
     kind, _, name = block.partition(": ")
-    return BLOCKS.get(kind, kind) + (f" ({name})" if name else "")
+    return {**BLOCKS, "answers": _ANSWERS}.get(kind, kind) + (f" ({name})" if name else "")
 
 
 def _failed(predictor: Json) -> set[str]:
