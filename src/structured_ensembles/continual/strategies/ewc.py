@@ -61,7 +61,7 @@ class EWC(SharedBackbone):
         settings: ContinualSettings,
         seed: int = 0,
         *,
-        strength: float = 1000.0,
+        strength: float = 100.0,
         decay: float = 1.0,
         examples: int = 1000,
     ) -> None:
@@ -101,7 +101,7 @@ class EWC(SharedBackbone):
 
 def _limits(strength: float, decay: float, examples: int) -> list[tuple[bool, str]]:
     return [
-        (not 0 <= strength < float("inf"), f"strength {strength} must be at least 0 and finite, 1000 for example"),
+        (not 0 <= strength < float("inf"), f"strength {strength} must be at least 0 and finite, 100 for example"),
         (not 0 < decay <= 1, f"decay {decay} is outside (0, 1]: 1 never lets go of a task"),
         (not examples >= 1, f"examples {examples} must be at least 1"),
     ]
