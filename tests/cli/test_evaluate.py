@@ -73,3 +73,64 @@ def test_names_of_classes_are_compared(artefact):
     assert "matched by number" in compared(record, replace(digits, classes=letters))[0]
     with pytest.raises(DataError, match="calls a class 'j' that the artefact calls 'a'"):
         compared(replace(record, network=None, classes=letters), replace(digits, classes=letters[::-1]))
+
+
+QUICK = ("--all", "--sample", "5", "--epsilon", "0.02", "--skip", "cost")
+
+
+def test_everything_is_written_for_programs_and_for_people(artefact, finished, here):
+    np.savez("noise.npz", x=np.zeros((6, 5, 5), np.uint8))
+    rival = finished / "single.safetensors"
+    result = invoke(
+        "evaluate", artefact, "--data", "digits", *QUICK, "--against", rival, "--ood", "noise.npz", "--out", "here/new"
+    )
+
+    assert result.exit_code == 0, result.output
+    found = json.loads((here / "here/new/metrics.json").read_text())
+    assert (found["schema"], found["version"]) == ("structens-evaluation", 1)
+    assert [one["name"] for one in found["predictors"]] == ["structured", "single"]
+    assert [one["name"] for one in found["predictors"][0]["out_of_distribution"]][-1] == "noise.npz"
+    assert found["predictors"][0]["adversarial"]["images"] == 5
+    assert "resized" in result.stderr
+    assert "<svg" in (here / "here/new/report.html").read_text()
+    assert (here / "here/new/widths.png").exists()
+    assert "Of 1,000 answers it gives" in result.stdout
+
+
+def test_it_writes_beside_the_artefact_and_never_over(artefact, here):
+    own = here / "own.safetensors"
+    own.write_bytes(artefact.read_bytes())
+    everything_else = [option for block in ("corruptions", "adversarial") for option in ("--skip", block)]
+    assert invoke("evaluate", own, "--data", "digits", *QUICK, *everything_else).exit_code == 0
+    assert (here / "own-evaluation/report.html").exists()
+
+    again = invoke("evaluate", own, "--data", "digits", *QUICK)
+    assert again.exit_code == 2
+    assert "own-evaluation exists: choose another with --out" in again.stderr
+
+
+def test_unfamiliar_images_that_cannot_be_read_cost_only_themselves(artefact, here):
+    (here / "torn.npz").write_bytes(b"PK")
+    skipped = [option for block in ("corruptions", "adversarial") for option in ("--skip", block)]
+    result = invoke(
+        "evaluate", artefact, "--data", "digits", *QUICK, *skipped, "--ood", "torn.npz", "--out", "new", "--json"
+    )
+
+    assert result.exit_code == 0
+    (entry,) = json.loads(result.stdout)["predictors"]
+    assert "torn.npz" in entry["failures"]["out_of_distribution: torn.npz"]
+    assert len(entry["out_of_distribution"]) == 3
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (("--ood", "noise.npz"), "--ood says how to measure everything: add --all"),
+        (("--all", "--epsilon", "-1"), "epsilon -1"),
+        (("--all", "--skip", "costs"), "did you mean 'cost'"),
+        (("--all", "--against", "nothing.safetensors"), "nothing.safetensors"),
+        (("--all", "--bins", "0"), "0"),
+    ],
+)
+def test_impossible_options_are_refused_before_anything_is_written(artefact, refused, options, message):
+    assert message in refused("evaluate", artefact, "--data", "digits", *options)

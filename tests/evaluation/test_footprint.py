@@ -22,7 +22,16 @@ from structured_ensembles.types import Combine, Cut, Group, Side
 
 SPEC = NetworkSpec("mlp", (1, 8, 8), 3, {"width": 12})
 GROUP = Group("1", 12, (Cut("1", Side.OUT), Cut("3", Side.IN)), private=True)
-FIELDS = ["parameters", "buffers", "bytes", "flops", "peak_bytes", "bytes_before", "milliseconds_batch_1", "milliseconds_batch_128"]
+FIELDS = [
+    "parameters",
+    "buffers",
+    "bytes",
+    "flops",
+    "peak_bytes",
+    "bytes_before",
+    "milliseconds_batch_1",
+    "milliseconds_batch_128",
+]
 SIZES = FIELDS[:4]
 
 

@@ -21,7 +21,7 @@ structens evaluate runs/demo/structured.safetensors --data digits --all --agains
 structens evaluate runs/mnist/structured.safetensors --data mnist.npz --all --ood FashionMNIST
 """
 _PATH = click.Path(path_type=Path)
-_ONLY_WITH_ALL = ("against", "ood", "epsilon", "cifar_c", "out")
+_ONLY_WITH_ALL = ("against", "ood", "epsilon", "cifar_c", "skip", "out")
 
 
 @click.command(cls=Verb, examples=_EXAMPLES)
@@ -54,6 +54,13 @@ _ONLY_WITH_ALL = ("against", "ood", "epsilon", "cifar_c", "out")
 )
 @click.option("--cifar-c", type=_PATH, help="With --all: a folder with the files of CIFAR-10-C or CIFAR-100-C.")
 @click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Of attacks and corruptions.")
+@click.option(
+    "--skip",
+    multiple=True,
+    metavar="BLOCK",
+    help="With --all: leave out calibration, uncertainty, selective, out_of_distribution, adversarial, corruptions, "
+    "cost or structure. Repeatable.",
+)
 @click.option("--out", type=_PATH, help="With --all: where to write. [beside the artefact, NAME-evaluation]")
 def evaluate(
     artefact: Path,

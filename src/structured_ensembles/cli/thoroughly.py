@@ -11,7 +11,6 @@ from structured_ensembles.errors import SettingsError, StructensError
 from structured_ensembles.evaluation import report
 from structured_ensembles.evaluation.adversarial import EPSILONS
 from structured_ensembles.evaluation.assessment import Extent, assess, evaluation
-from structured_ensembles.evaluation.attacks import check_epsilon
 from structured_ensembles.evaluation.structure_pictures import widths_picture
 from structured_ensembles.files import write_whole
 
@@ -36,17 +35,16 @@ def evaluate(  # noqa: PLR0913 (one for each option)
     epsilon: Sequence[float],
     cifar_c: Path | None,
     seed: int,
+    skip: Sequence[str],
     out: Path | None,
     as_json: bool,
 ) -> None:
     """Measure everything about artefacts, of which the first is ours, and write it into a new folder.
 
     Raises:
-        SettingsError: The folder exists or cannot be made, or an epsilon is outside its limits.
+        SettingsError: The folder exists or cannot be made, or an option is outside its limits.
     """
-    extent = Extent(bins, sample, tuple(epsilon) or EPSILONS, cifar_c, seed)
-    for one in extent.epsilons:
-        check_epsilon(one)
+    extent = Extent(bins, sample, tuple(epsilon) or EPSILONS, cifar_c, seed, skip)
     ours = next(iter(ensembles))
     folder = _made(out or ours.with_name(f"{ours.stem}-evaluation"))
     outside, unreadable = _outside(ood, images)

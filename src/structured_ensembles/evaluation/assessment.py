@@ -15,21 +15,23 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from structured_ensembles.data import Unlabelled
-from structured_ensembles.errors import StructensError
+from structured_ensembles.errors import SettingsError, StructensError, unknown
 
 from . import synthetic
 from .adversarial import EPSILONS, adversarial
 from .answers import Answers, ask
+from .attacks import check_epsilon
 from .calibration import calibration
 from .corruptions import corruptions, corruptions_of_files
 from .entropies import entropies
 from .footprint import cost_in_use
+from .metrics import check_bins
 from .ood import out_of_distribution
 from .selective import selective
 from .structure import Structure, structure
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Collection, Mapping, Sequence
     from pathlib import Path
 
     from torch import Tensor
@@ -55,6 +57,10 @@ class Extent:
         epsilons: How far attacks may move a pixel of [0, 1].
         corrupted: A folder with the files of CIFAR-10-C or CIFAR-100-C, which then replace our own corruptions.
         seed: Of attacks, corruptions and the built-in unfamiliar images.
+        skipped: Those of `BLOCKS` that are not measured.
+
+    Raises:
+        SettingsError: A number is outside its limits, or no block has this name.
     """
 
     bins: int = 15
@@ -62,6 +68,17 @@ class Extent:
     epsilons: Sequence[float] = EPSILONS
     corrupted: Path | None = None
     seed: int = 0
+    skipped: Collection[str] = ()
+
+    def __post_init__(self) -> None:
+        check_bins(self.bins)
+        for epsilon in self.epsilons:
+            check_epsilon(epsilon)
+        if not self.sample >= 1:
+            raise SettingsError(f"sample {self.sample}: attack and corrupt 1 image or more")
+        for block in self.skipped:
+            if block not in BLOCKS:
+                raise unknown("measurement", block, BLOCKS)
 
 
 @dataclass(frozen=True, eq=False)
@@ -97,7 +114,7 @@ def assess(
     answers = said if isinstance(said, Answers) else None
     blocks = _blocks(ensemble, path, images, answers, extent, failures)
     entry = {block: _attempt(block, blocks[block], failures) if block in blocks else None for block in BLOCKS}
-    if answers is not None:
+    if answers is not None and "out_of_distribution" not in extent.skipped:
         unfamiliar = (*_built_in(images, extent), *outside)
         entry["out_of_distribution"] = _unfamiliar(ensemble, answers, unfamiliar, failures) or None
     record = ensemble.record
@@ -161,7 +178,7 @@ def _blocks(
             ),
             "structure": partial(structure, ensemble, answers.prediction.votes),
         }
-    return blocks
+    return {name: measure for name, measure in blocks.items() if name not in extent.skipped}
 
 
 def _corrupted(ensemble: Ensemble, images: Tensor, labels: Tensor, extent: Extent, failures: dict[str, str]) -> object:
