@@ -44,7 +44,7 @@ def published_half_vgg11(input_shape: tuple[int, int, int]) -> nn.Module:
 
     The published head reads all 12,544 of these numbers; a linear head takes their mean.
     """
-    convolutions = list(half_vgg11(input_shape, 2))[:-3]
+    convolutions = list(half_vgg11(input_shape, 2).children())[:-3]
     return nn.Sequential(*convolutions, nn.AdaptiveAvgPool2d(7))
 
 

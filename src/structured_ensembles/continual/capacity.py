@@ -1,0 +1,108 @@
+"""Capacity: which of the channels that nobody owns a task takes."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+
+from structured_ensembles.continual import ownership
+from structured_ensembles.continual.settings import Capacity, Exhausted, ThresholdOver
+from structured_ensembles.errors import SettingsError
+from structured_ensembles.extraction import compose
+from structured_ensembles.selection import Rule, SelectionSettings, keep_share, order
+
+if TYPE_CHECKING:
+    from structured_ensembles.continual.ownership import Owners
+    from structured_ensembles.continual.settings import ContinualSettings
+    from structured_ensembles.types import Channels, Importance
+
+TRIALS = (0.1, 0.25, 0.5, 0.75)
+"""The shares that AUTO tries, before it takes everything that is free."""
+
+
+def share(settings: ContinualSettings, task: int) -> float:
+    """The share of the channels that a task gets, unless it is a number of channels or found by trial."""
+    if settings.capacity is Capacity.EQUAL:
+        return 1 / max(1, settings.tasks - task)
+    return settings.keep
+
+
+def take(importance: Importance, owners: Owners, settings: ContinualSettings, keep: float) -> Channels:
+    """The free channels that a task takes: the most important ones.
+
+    With threshold FREE a task gets at least one channel of every group that has a free one. With ALL it gets those free
+    channels that are as important as the kept share of all channels, which may be none; the first task gets at least
+    one of every group.
+
+    Args:
+        importance: By group, (1, C), of all channels.
+        owners: Of the channels.
+        settings: The rule, the threshold, and the number of channels if that is fixed.
+        keep: The share of the channels, in (0, 1].
+
+    Returns:
+        By group, sorted indices; empty for a group without free channels.
+    """
+    free = ownership.free(owners)
+    if settings.capacity is not Capacity.FIXED and settings.threshold_over is ThresholdOver.ALL:
+        kept = keep_share(order(importance, _selection(settings.rule), {}), keep)[0]
+        return {name: chosen[torch.isin(chosen, free[name])] for name, chosen in kept.items()}
+    nothing = {name: channels for name, channels in free.items() if len(channels) == 0}
+    candidates = {name: importance[name].cpu()[:, channels] for name, channels in free.items() if len(channels)}
+    if not candidates:
+        return nothing
+    if settings.capacity is Capacity.FIXED:
+        return nothing | compose(free, _first(candidates, settings.channels))
+    return nothing | compose(free, keep_share(order(candidates, _selection(settings.rule), {}), keep)[0])
+
+
+def _first(importance: Importance, channels: int) -> Channels:
+    """The same number of channels of each group, or all that it has."""
+    keys = order(importance, _selection(Rule.LOCAL), {})
+    shares = {name: min(1.0, (channels - 1) / max(1, key.shape[1] - 1)) for name, key in keys.items()}
+    return {name: keep_share({name: key}, shares[name])[0][name] for name, key in keys.items()}
+
+
+def _selection(rule: Rule) -> SelectionSettings:
+    return SelectionSettings(rule=rule)
+
+
+def exhausted(owners: Owners) -> bool:
+    """Whether no group has a free channel."""
+    return not any(bool((owner == ownership.NOBODY).any()) for owner in owners.values())
+
+
+def refuse_exhausted(settings: ContinualSettings, task: str, learned: int) -> None:
+    """Refuse a task for which nothing is free, unless it may reuse what there is.
+
+    Raises:
+        SettingsError: The settings say so.
+    """
+    if settings.exhausted is not Exhausted.REUSE:
+        raise SettingsError(
+            f"no channel is left for task {task!r} after {learned} tasks: take a smaller keep (now {settings.keep:g}) "
+            "or capacity equal from the start, or let the task reuse the older tasks' channels with exhausted reuse"
+        )
+
+
+def notice(taken: Channels, owners: Owners, task: str) -> str | None:
+    """What a user should know of a task that got no channel in some groups.
+
+    Args:
+        taken: What it got.
+        owners: Of the channels, before it came.
+        task: Its name.
+    """
+    without = [name for name, channels in taken.items() if len(channels) == 0]
+    if not without:
+        return None
+    if len(without) == len(taken):
+        reason = "none is free" if exhausted(owners) else "no free one is important enough"
+        return f"Task {task!r} gets no channels of its own ({reason}): it learns a head on those of the tasks before."
+    return f"Task {task!r} gets no channels of its own in {len(without)} of {len(taken)} groups: it reads older ones."
+
+
+def left(owners: Owners) -> dict[str, float]:
+    """By group, the share of its channels that nobody owns."""
+    return {name: float((owner == ownership.NOBODY).double().mean()) for name, owner in owners.items()}

@@ -1,0 +1,147 @@
+"""What one task teaches, read and checked before any work."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from structured_ensembles._probe import first_line
+from structured_ensembles.batches import (
+    as_dataset,
+    check_finite,
+    check_pair,
+    labels_of,
+    repeats,
+    sized,
+    split_held_out,
+)
+from structured_ensembles.errors import DataError
+from structured_ensembles.fitting import fingerprint
+
+if TYPE_CHECKING:
+    from structured_ensembles.batches import Source
+    from structured_ensembles.continual.state import TaskRecord
+
+Classes = Sequence[str] | int | None
+"""The names of a task's classes, or how many there are; None counts the labels."""
+
+EXAMPLES = 4
+"""So many inputs of each task are kept, to see later that its answers are the same."""
+
+
+@dataclass(frozen=True)
+class Lesson:
+    """What one task teaches.
+
+    Attributes:
+        name: As messages call it.
+        classes: The K names.
+        train: Examples (x, y) to learn from.
+        inputs: (n, ...), a few of the inputs.
+        fingerprint: Tells these examples from others.
+    """
+
+    name: str
+    classes: tuple[str, ...]
+    train: Any
+    inputs: Tensor
+    fingerprint: str
+
+
+def read(train: Source, name: str | None, classes: Classes, known: Sequence[TaskRecord]) -> Lesson:
+    """Read and check what a task teaches.
+
+    Args:
+        train: Where its examples come from.
+        name: What to call it; None numbers it.
+        classes: Its classes.
+        known: The tasks that have been learned.
+
+    Raises:
+        DataError: It is empty, has labels outside 0 ... K - 1 or of one class only, inputs of another shape than the
+            tasks before, or is one of them.
+    """
+    dataset: Any = as_dataset(train)
+    check_finite(dataset)
+    called = name or f"task {len(known)}"
+    labels = labels_of(dataset)
+    names = _names(classes, labels)
+    check_labels(labels, len(names), called)
+    if len(torch.unique(labels)) < 2:
+        raise DataError(f"{called!r} has examples of one class only: there is nothing to tell apart")
+    inputs = _inputs(dataset)
+    _check_shape(inputs, known, called)
+    lesson = Lesson(called, names, dataset, inputs, fingerprint([dataset]))
+    for task, record in enumerate(known):
+        if record.fingerprint == lesson.fingerprint:
+            raise DataError(f"{called!r} has been learned already, as task {task} ({record.name}): give other examples")
+    return lesson
+
+
+def divided(lesson: Lesson, train: Source, held_out: Source | None, share: float, seed: int) -> tuple[Any, Any]:
+    """What is trained on, and what chooses the best epoch: given, or held out class by class.
+
+    Args:
+        lesson: Of ``train``.
+        train: Where it came from.
+        held_out: Examples of the same task; None holds a share out.
+        share: How much.
+        seed: Which examples those are.
+
+    Raises:
+        DataError: Held-out labels are outside the classes, or examples could be in both parts.
+    """
+    if held_out is not None:
+        kept: Any = as_dataset(held_out)
+        check_labels(labels_of(kept), len(lesson.classes), f"held-out set of {lesson.name}")
+        return lesson.train, kept
+    if repeats(train):
+        raise DataError(
+            "the loader draws examples with replacement: some would be trained on and held out at once. Give "
+            "held_out=..., or a loader without such a sampler"
+        )
+    return split_held_out(lesson.train, share, seed)
+
+
+def check_labels(labels: Tensor, classes: int, name: str) -> None:
+    """Refuse labels that are no class of the task.
+
+    Raises:
+        DataError: Naming the label and the range.
+    """
+    if int(labels.max()) >= classes:
+        raise DataError(
+            f"label {int(labels.max())} of {name!r} is outside 0 ... {classes - 1}: number the classes of each task "
+            "from 0 on"
+        )
+
+
+def _names(classes: Classes, labels: Tensor) -> tuple[str, ...]:
+    if classes is None:
+        return tuple(str(k) for k in range(int(labels.max()) + 1))
+    return tuple(str(k) for k in range(classes)) if isinstance(classes, int) else tuple(map(str, classes))
+
+
+def _inputs(dataset: Any) -> Tensor:  # noqa: ANN401 (any dataset of examples)
+    """A few inputs, spread over the dataset, on the CPU."""
+    count = sized(dataset)
+    spread = range(0, count, -(-count // EXAMPLES))
+    try:
+        inputs = torch.stack([torch.as_tensor(check_pair(dataset, index)[0]).cpu() for index in spread])
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise DataError(
+            f"an input must be one tensor, of the same shape in every example ({first_line(error)}): resize the images"
+        ) from error
+    return inputs
+
+
+def _check_shape(inputs: Tensor, known: Sequence[TaskRecord], name: str) -> None:
+    if known and inputs.shape[1:] != known[0].inputs.shape[1:]:
+        raise DataError(
+            f"{name!r} has inputs of shape {tuple(inputs.shape[1:])}, and the tasks before it of "
+            f"{tuple(known[0].inputs.shape[1:])}: resize them, or start another stream"
+        )

@@ -1,0 +1,152 @@
+"""What a stream has come to: one backbone, the owners of its channels, and what each task has for itself.
+
+A state is never changed: learning a task makes another one, so that a task which fails half-way leaves no trace.
+"""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor, nn
+
+from structured_ensembles import surgery
+from structured_ensembles.continual import ownership
+from structured_ensembles.continual.heads import TaskNetwork
+from structured_ensembles.continual.memory import owner_bits, packed
+from structured_ensembles.types import Group, Side
+
+if TYPE_CHECKING:
+    from structured_ensembles.continual.memory import Served
+    from structured_ensembles.continual.ownership import Owners
+    from structured_ensembles.continual.settings import CrossBlock
+
+
+@dataclass(frozen=True, eq=False)
+class TaskRecord:
+    """What is remembered of a task.
+
+    Attributes:
+        name: As messages call it.
+        classes: The K names.
+        fingerprint: Tells its training examples from those of others.
+        held_out_accuracy: Of the epoch that was kept; None after a training loop of the user's own.
+        inputs: (n, ...), a few of its inputs.
+        logits: (n, K), what the network said to them when the task was learned.
+        digests: SHA-256 of everything that its answers depend on, by name, when the task was learned.
+    """
+
+    name: str
+    classes: tuple[str, ...]
+    fingerprint: str
+    held_out_accuracy: float | None
+    inputs: Tensor
+    logits: Tensor
+    digests: Mapping[str, str]
+
+
+@dataclass(frozen=True, eq=False)
+class State:
+    """What a stream of T tasks has come to.
+
+    Attributes:
+        backbone: On the CPU. Its free channels are as they were drawn.
+        groups: Of its channels, with names as in a `TaskNetwork`; empty before the first task.
+        owners: By group, who owns each channel.
+        heads: T of them.
+        norms: For each task the normalisation tensors of its own, if tasks have that; else an empty mapping.
+        tasks: T records.
+    """
+
+    backbone: nn.Module
+    groups: tuple[Group, ...] = ()
+    owners: Owners = field(default_factory=dict)
+    heads: tuple[nn.Module, ...] = ()
+    norms: tuple[Mapping[str, Tensor], ...] = ()
+    tasks: tuple[TaskRecord, ...] = ()
+
+
+def whole(state: State, task: int) -> TaskNetwork:
+    """A copy of the network of a task, all of its channels on, in evaluation mode."""
+    network = TaskNetwork(copy.deepcopy(state.backbone), copy.deepcopy(state.heads[task])).eval()
+    tensors = ownership.tensors(network)
+    for name, values in state.norms[task].items():
+        tensors[name].data.copy_(values)
+    return network
+
+
+def gated(state: State, task: int) -> TaskNetwork:
+    """A copy of the network of a task that uses the channels of the tasks 0 to ``task``, in evaluation mode."""
+    network = whole(state, task)
+    with surgery.zeroed(network, state.groups, ownership.active(state.owners, task)):
+        return copy.deepcopy(network)  # the copy keeps the hooks
+
+
+@torch.no_grad()
+def answers(state: State, task: int, inputs: Tensor, batch_size: int = 256) -> Tensor:
+    """(B, K): the logits of a task's network."""
+    network = gated(state, task)
+    return torch.cat([network(part) for part in torch.split(inputs, batch_size)])
+
+
+def digests(state: State, task: int) -> dict[str, str]:
+    """SHA-256 of everything that a task's answers depend on, by name of the tensor."""
+    network = whole(state, task)
+    ends = ownership.ends(network, state.groups, state.owners)
+    parts = {f"head.{name}": tensor for name, tensor in network.head.state_dict().items()}
+    for name, tensor in ownership.tensors(network).items():
+        parts[name] = tensor if name not in ends else _chosen(tensor, ownership.used(ends[name], task))
+    for name, owner in state.owners.items():
+        parts[f"owners of {name}"] = owner.where(owner <= task, ownership.NOBODY)
+    return {name: _digest(tensor) for name, tensor in parts.items()}
+
+
+def _chosen(tensor: Tensor, mask: Tensor) -> Tensor:
+    """The entries for which a mask, broadcast to the tensor, is true: (n,)."""
+    return tensor.detach()[mask.expand_as(tensor)]
+
+
+def _digest(tensor: Tensor) -> str:
+    values = tensor.detach().cpu().contiguous().flatten()
+    return hashlib.sha256(values.view(torch.uint8).numpy().tobytes()).hexdigest()
+
+
+def served(state: State, rule: CrossBlock) -> Served:
+    """What must be stored to answer for all tasks; entries of free channels, and zeros, are not.
+
+    Args:
+        state: Of the stream.
+        rule: Whether weights from newer to older channels are zeros.
+    """
+    parts: dict[str, dict[str, Tensor]] = {"shared": {}, "normalisation": {}, "masks": {}, "heads": {}}
+    if not state.tasks:
+        return parts
+    network = whole(state, 0)
+    ends = ownership.ends(network, state.groups, state.owners)
+    norms = ownership.norm_tensors(network)
+    for name, tensor in ownership.tensors(network).items():
+        if name in ends and not (name in norms and state.norms[0]):
+            part = "normalisation" if name in norms else "shared"
+            parts[part][name] = _chosen(tensor, ownership.stored(ends[name], rule))
+    for task, own in enumerate(state.norms):
+        for name, tensor in own.items():
+            parts["normalisation"][f"{task}.{name}"] = _chosen(tensor, ownership.used(ends[name], task))
+        parts["heads"] |= {f"{task}.{name}": tensor for name, tensor in _head(state, network, task).items()}
+    owners = torch.cat(list(state.owners.values()))
+    parts["masks"]["owners"] = packed(owners - ownership.NOBODY, owner_bits(len(state.tasks)))
+    return parts
+
+
+def _head(state: State, network: nn.Module, task: int) -> dict[str, Tensor]:
+    """The tensors of a head, without the weights that read channels which its task does not use."""
+    tensors = {name: tensor.detach() for name, tensor in state.heads[task].state_dict().items()}
+    kept = surgery.kept_positions(network, state.groups, ownership.active(state.owners, task))
+    for (module, side), mask in kept.items():
+        name = f"{module.removeprefix('head.')}.weight"
+        if module.startswith("head.") and side is Side.IN:
+            tensors[name] = tensors[name][:, mask]
+    return tensors
