@@ -54,13 +54,14 @@ def test_no_shape_leaves_its_picture(one):
 def test_a_calibrated_predictor_lies_on_the_diagonal():
     curve = {"confidence": [None, 0.25, 1.0], "accuracy": [None, 0.25, 1.0], "count": [0, 10, 1000]}
     root = parsed(charts.reliability({"reliability": curve, "uncalibrated": {"ece": 0.0}}))
+    dots = [circle for circle in root.iter("circle") if circle.get("class") == "d0"]
     ideal = next(line for line in root.iter("line") if line.get("class") == "ideal")
     x1, y1, x2, y2 = (float(ideal.get(name)) for name in ("x1", "y1", "x2", "y2"))
-    points = next(root.iter("polyline")).get("points").split()
-    assert len(points) == 2, "the empty bin is left out"
-    for point in points:
-        x, y = map(float, point.split(","))
+    assert len(dots) == 2, "the empty bin is left out"
+    for dot in dots:
+        x, y = float(dot.get("cx")), float(dot.get("cy"))
         assert y == pytest.approx(y1 + (x - x1) / (x2 - x1) * (y2 - y1), abs=0.2)
+    assert float(dots[0].get("r")) < float(dots[1].get("r")), "the fuller bin has the larger dot"
 
 
 def test_each_histogram_is_as_high_as_its_own_share(one):
@@ -106,7 +107,7 @@ def test_a_cost_that_only_one_has_is_not_drawn(one):
 def test_bars_are_as_long_as_what_they_cost(one):
     cost = {part: {"bytes": value} for part, value in (("ensemble", 50), ("dense", 100), ("deep", 400))}
     bars = [bar for bar in parsed(charts.costs(cost, "bytes")).iter("rect") if bar.get("class") != "track"]
-    assert [float(bar.get("width")) for bar in bars] == [400 * 50 / 400, 400 * 100 / 400, 400]
+    assert [float(bar.get("width")) for bar in bars] == [300 * 50 / 400, 300 * 100 / 400, 300]
 
 
 def test_one_layer_is_enough(one):

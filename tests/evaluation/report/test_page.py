@@ -178,6 +178,14 @@ def test_several_predictors_stand_side_by_side_and_the_others_are_folded(several
     assert len(page.named("input")) == 1, "only ours has a slider"
 
 
+def test_a_single_network_has_a_page_too(evaluation, pictures):
+    evaluation["predictors"][0]["members"] = 1
+    page = _Page(render(evaluation, pictures))
+    assert "1 member," in page.text
+    assert "deep ensemble of 1" not in page.text
+    assert words.BLOCKS["structure"].capitalize() not in page.text
+
+
 def test_one_predictor_has_nobody_beside_it(evaluation, pictures):
     assert "Side by side" not in _Page(render(evaluation, pictures)).text
 

@@ -80,6 +80,20 @@ def test_size_is_said_beside_one_network_and_a_deep_ensemble(evaluation):
     )
 
 
+def test_one_member_is_compared_with_no_ensemble_and_no_other_member(evaluation):
+    one = evaluation["predictors"][0] | {"members": 1}
+    assert "deep ensemble" not in words.summary(one)[3]
+    assert words.costs(one)["deep"] is None
+    assert "structure" not in words.present(one)
+
+
+def test_the_interval_is_wilsons():
+    # of 10 of 10: from n / (n + z^2) to 1; half of 100: 0.5 +- z / (2 sqrt(n + z^2))
+    assert words.interval(1.0, 10).startswith(f"{100 * 10 / (10 + 1.96**2):.1f} to 100.0")
+    spread = 1.96 / (2 * (100 + 1.96**2) ** 0.5)
+    assert plain(words.interval(0.5, 100)) == f"{100 * (0.5 - spread):.1f} to {100 * (0.5 + spread):.1f} %"
+
+
 def test_what_is_absent_is_left_out_of_the_summary(evaluation):
     one = evaluation["predictors"][0] | dict.fromkeys(words.BLOCKS)
     assert [plain(sentence) for sentence in words.summary(one)] == ["Its file takes 1.13 MB."]

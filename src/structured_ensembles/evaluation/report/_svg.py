@@ -50,7 +50,7 @@ class Frame:
     y: Axis
     top: float = 30
     bottom: float = 210
-    left: float = 44
+    left: float = 48
     right: float = WIDTH - 18
 
     def across(self, value: float) -> float:
@@ -74,9 +74,9 @@ def rounded(highest: float, intervals: int = 4) -> list[float]:
     return [i * step for i in range(math.ceil(highest / step - 1e-9) + 1 or 2)]
 
 
-def picture(alt: str, height: float, parts: Iterable[Markup]) -> Markup:
+def picture(alt: str, height: float, parts: Iterable[Markup], width: float = WIDTH) -> Markup:
     """The whole chart; ``alt`` is read in its place."""
-    head = Markup('<svg class="chart" role="img" aria-label="{}" viewBox="0 0 {} {}">').format(alt, WIDTH, height)
+    head = Markup('<svg class="chart" role="img" aria-label="{}" viewBox="0 0 {} {}">').format(alt, width, height)
     return head + Markup("\n").join(parts) + Markup("</svg>")
 
 

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from .words import Json
 
 _HEIGHT = 248
+_NARROW = 300
+"""Width of the bars, three of which stand side by side."""
 
 
 def reliability(calibration: Json) -> Chart:
@@ -33,23 +35,15 @@ def reliability(calibration: Json) -> Chart:
     )
     above = Frame(Axis("", 0, 1, ()), Axis("right among them", 0, 1, _shares()), bottom=200)
     ideal = _svg.rule((above.left, above.bottom), (above.right, above.top), "ideal")
-    marks = [
-        _svg.line(above, spots, 0),
-        *(_dot(above, spot, counts[i], max(counts)) for spot, i in _pairs(spots, filled)),
-    ]
-    legend = (
-        ("line", "s0", "measured; the larger the dot, the more answers"),
-        ("line", "ideal", "perfectly calibrated"),
-    )
+    marks = [_gap(above, spot, counts[i] / max(counts)) for spot, i in zip(spots, filled, strict=True)]
+    legend = (("line", "ideal", "perfectly calibrated"), ("line", "gap", "gap; the larger the dot, the more answers"))
     return Chart(_svg.picture(alt, 336, [*_svg.axes(above), ideal, *marks, *_counts(counts)]), alt, legend)
 
 
-def _pairs(spots: Sequence[tuple[float, float]], filled: Sequence[int]) -> list[tuple[tuple[float, float], int]]:
-    return list(zip(spots, filled, strict=True))
-
-
-def _dot(frame: Frame, spot: tuple[float, float], count: int, most: int) -> Markup:
-    return _svg.dot(frame.across(spot[0]), frame.up(spot[1]), "d0", round(2 + 3 * math.sqrt(count / most), 1))
+def _gap(frame: Frame, spot: tuple[float, float], share: float) -> Markup:
+    """From the diagonal to a dot whose area says how many answers there are."""
+    x, ideal, found = frame.across(spot[0]), frame.up(spot[0]), frame.up(spot[1])
+    return _svg.rule((x, ideal), (x, found), "gap") + _svg.dot(x, found, "d0", round(2 + 4 * math.sqrt(share), 1))
 
 
 def _counts(counts: Sequence[int]) -> list[Markup]:
@@ -178,15 +172,18 @@ def costs(cost: Json, key: str, form: Callable[[float], str] = size) -> Chart | 
         return None
     alt = "; ".join(f"{name}: {form(value)}" for name, value in rows) + "."
     most = max(value for _, value in rows) or 1
-    parts: list[Markup] = []
-    for i, (name, value) in enumerate(rows):
-        parts += [
-            _svg.words(0, 14 + 44 * i, name, kind="tick"),
-            _svg.words(400, 14 + 44 * i, form(value), "end", "value"),
-        ]
-        parts.append(_svg.bar(0, 21 + 44 * i, 400, 10, "track"))
-        parts.append(_svg.bar(0, 21 + 44 * i, 400 * value / most, 10, "subject" if i == 0 else "context"))
-    return Chart(_svg.picture(alt, 44 * len(rows) - 6, parts), alt)
+    bars = (_bar(24 + 44 * i, name, form(value), value / most, first=i == 0) for i, (name, value) in enumerate(rows))
+    return Chart(_svg.picture(alt, 44 * len(rows) - 6, [part for bar in bars for part in bar], _NARROW), alt)
+
+
+def _bar(top: float, name: str, value: str, share: float, *, first: bool) -> list[Markup]:
+    """A bar as long as its share, under its name and value."""
+    return [
+        _svg.words(0, top - 8, name),
+        _svg.words(_NARROW, top - 8, value, "end", "value"),
+        _svg.bar(0, top, _NARROW, 9, "track"),
+        _svg.bar(0, top, _NARROW * share, 9, "subject" if first else "context"),
+    ]
 
 
 def _lines(

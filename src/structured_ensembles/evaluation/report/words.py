@@ -168,8 +168,30 @@ def _unfamiliar(predictor: Json) -> str | None:
     )
 
 
+def present(predictor: Json) -> dict[str, str]:
+    """The blocks that have something to show, in plain words; a single member cannot differ from others."""
+    shown = {block: words for block, words in BLOCKS.items() if predictor[block]}
+    if predictor["members"] == 1:
+        shown.pop("structure", None)
+    return shown
+
+
+def costs(predictor: Json) -> Json | None:
+    """What it costs beside others; a deep ensemble of one member is the dense network once more, and left out."""
+    found: Json | None = predictor["cost"]
+    return {**found, "deep": None} if found and predictor["members"] == 1 else found
+
+
+def interval(share: float, count: int) -> str:
+    """Where a share of so many examples may lie: Wilson's interval of 95 %."""
+    z = 1.96
+    middle, spread = share + z * z / (2 * count), z * math.sqrt(share * (1 - share) / count + (z / (2 * count)) ** 2)
+    low, high = ((middle + side * spread) / (1 + z * z / count) for side in (-1, 1))
+    return f"{100 * max(low, 0):.1f} to {percent(min(high, 1))}"
+
+
 def _size(predictor: Json) -> str | None:
-    cost = predictor["cost"]
+    cost = costs(predictor)
     if not cost:
         return f"Its file takes {size(predictor['bytes'])}." if predictor["bytes"] else None
     ours = cost["ensemble"]["bytes"]
