@@ -135,7 +135,7 @@ def accuracy(network: nn.Module, split: Split, batch_size: int = 256) -> float:
     """
     where = device()
     network.to(where)
-    parts = zip(split.images.split(batch_size), split.labels.split(batch_size), strict=True)
+    parts = zip(torch.split(split.images, batch_size), torch.split(split.labels, batch_size), strict=True)
     with torch.no_grad(), sizes.in_mode(network, training=False):
         right = [int((network(as_float(x).to(where)).argmax(1).cpu() == labels).sum()) for x, labels in parts]
     return sum(right) / len(split)
