@@ -7,8 +7,11 @@ from typing import TYPE_CHECKING
 from structured_ensembles.continual.strategies.ewc import EWC
 from structured_ensembles.continual.strategies.joint import Joint
 from structured_ensembles.continual.strategies.naive import Naive
+from structured_ensembles.continual.strategies.packnet import PackNet
+from structured_ensembles.continual.strategies.piggyback import Piggyback
 from structured_ensembles.continual.strategies.replay import Replay
 from structured_ensembles.continual.strategies.single_task import SingleTask
+from structured_ensembles.continual.strategies.supsup import SupSup
 from structured_ensembles.errors import unknown
 
 if TYPE_CHECKING:
@@ -16,9 +19,31 @@ if TYPE_CHECKING:
 
     from structured_ensembles.continual.strategy import Strategy
 
-__all__ = ["EWC", "STRATEGIES", "Joint", "Naive", "Replay", "SingleTask", "strategy"]
+__all__ = [
+    "EWC",
+    "STRATEGIES",
+    "Joint",
+    "Naive",
+    "PackNet",
+    "Piggyback",
+    "Replay",
+    "SingleTask",
+    "SupSup",
+    "strategy",
+]
 
-STRATEGIES: Mapping[str, type[Strategy]] = {kind.name: kind for kind in (SingleTask, Joint, Naive, EWC, Replay)}
+_KINDS: tuple[type[Strategy], ...] = (
+    SingleTask,
+    Joint,
+    Naive,
+    EWC,
+    Replay,
+    PackNet,
+    SupSup,
+    Piggyback,
+)
+
+STRATEGIES: Mapping[str, type[Strategy]] = {kind.name: kind for kind in _KINDS}
 """Every strategy by its name, in the order of tables."""
 
 
