@@ -34,5 +34,8 @@ class Normalised(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """Pixels (B, C, H, W) to logits (B, K)."""
-        logits: Tensor = self.network((images - self.mean) / self.std)
+        normalised = (images - self.mean) / self.std
+        if normalised.device.type == "cpu":  # where convolutions of colour images are a quarter faster, channels last
+            normalised = normalised.contiguous(memory_format=torch.channels_last)
+        logits: Tensor = self.network(normalised)
         return logits
