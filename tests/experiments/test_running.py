@@ -15,7 +15,7 @@ from structured_ensembles import data as datasets
 from structured_ensembles import settings
 from structured_ensembles.errors import ArtefactError, SettingsError
 from structured_ensembles.evaluation.comparison import Cell, Result
-from structured_ensembles.experiments import Grid, carry_out, cells, results, running, write_tables
+from structured_ensembles.experiments import Grid, carry_out, cells, pool, results, running, write_tables
 from structured_ensembles.fitting import Fittable
 from structured_ensembles.run import Plan
 
@@ -217,7 +217,7 @@ def test_a_real_fit_that_is_stopped_goes_on_to_the_same_values(
 
 def test_a_killed_process_says_how_to_go_on(digits: ImageData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     others = multiprocessing.active_children()
-    as_completed = running.as_completed
+    as_completed = pool.as_completed
 
     def killing(futures: object):
         for process in multiprocessing.active_children():
@@ -225,7 +225,7 @@ def test_a_killed_process_says_how_to_go_on(digits: ImageData, tmp_path: Path, m
                 process.kill()
         return as_completed(futures)
 
-    monkeypatch.setattr(running, "as_completed", killing)
+    monkeypatch.setattr(pool, "as_completed", killing)
     with pytest.raises(SettingsError, match=r"a process was killed.*\(--jobs 1\)"):
         carry_out(SMALL, digits, tmp_path, jobs=2)
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import csv
 import io
 import math
+import re
 import sys
 from dataclasses import asdict, dataclass, field, fields
 from statistics import fmean, stdev
@@ -55,6 +56,17 @@ class Cell:
         """The cell without its seed."""
         return Arm(self.method, self.members, self.budget)
 
+    @property
+    def kind(self) -> str:
+        """Cells of one method take about as long."""
+        return self.method
+
+    @property
+    def name(self) -> str:
+        """Of its file: no other cell has it."""
+        budget = re.sub(r"[^\w.]+", "", self.budget) or "own"
+        return f"{self.method}-{self.members}-{budget}-seed{self.seed}"
+
 
 @dataclass(frozen=True)
 class Result:
@@ -72,6 +84,11 @@ class Result:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "values", {name: value for name, value in self.values.items() if _finite(value)})
+
+    @property
+    def seconds(self) -> float | None:
+        """How long fitting took; None if it failed, or went on from an earlier stop."""
+        return self.values.get("seconds")
 
 
 @dataclass(frozen=True)
