@@ -11,6 +11,7 @@ from structured_ensembles.continual.strategies.packnet import PackNet
 from structured_ensembles.continual.strategies.piggyback import Piggyback
 from structured_ensembles.continual.strategies.replay import Replay
 from structured_ensembles.continual.strategies.single_task import SingleTask
+from structured_ensembles.continual.strategies.structured import Structured
 from structured_ensembles.continual.strategies.supsup import SupSup
 from structured_ensembles.errors import unknown
 
@@ -28,11 +29,13 @@ __all__ = [
     "Piggyback",
     "Replay",
     "SingleTask",
+    "Structured",
     "SupSup",
     "strategy",
 ]
 
 _KINDS: tuple[type[Strategy], ...] = (
+    Structured,
     SingleTask,
     Joint,
     Naive,

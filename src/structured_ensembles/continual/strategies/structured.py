@@ -1,0 +1,58 @@
+"""Each task owns channels of one network (CONTINUAL 1): the structured learner among the strategies."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from structured_ensembles.continual.learner import ContinualLearner
+from structured_ensembles.continual.strategy import Strategy
+from structured_ensembles.data import as_dataset
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+    from torch import nn
+
+    from structured_ensembles.continual.memory import Served
+    from structured_ensembles.continual.settings import ContinualSettings
+    from structured_ensembles.continual.tasks import Task
+    from structured_ensembles.types import Architecture
+
+
+class Structured(Strategy):
+    """What `ContinualLearner` does, on the tasks and under the protocol of all strategies.
+
+    Args:
+        backbone: Makes the backbone.
+        settings: How tasks are learned.
+        seed: Of everything random, at least 0.
+    """
+
+    name = "structured"
+    forgets = False
+
+    def __init__(self, backbone: Architecture, settings: ContinualSettings, seed: int = 0) -> None:
+        super().__init__(backbone, settings, seed)
+        self.learner = ContinualLearner(backbone, settings=settings, seed=seed)
+
+    def _learn(self, task: Task, directory: Path | None) -> None:
+        self.learner.settings = self.settings
+        train, held_out = as_dataset(task.train), as_dataset(task.held_out)
+        self.learner.learn(train, held_out, name=task.name, classes=task.classes, directory=directory)
+
+    def _network(self, task: int) -> nn.Module:
+        return self.learner.network(task)
+
+    def served(self) -> Served:
+        """Weights of the tasks' channels, norms, owners and heads."""
+        return self.learner.served()
+
+    def capacity(self) -> Mapping[str, float] | None:
+        """By layer, the share of channels that no task owns."""
+        return self.learner.capacity()
+
+    @property
+    def owners(self) -> dict[str, list[int]]:
+        """By layer, the task that owns each channel; -1 for none."""
+        return {name: owner.tolist() for name, owner in self.learner.state.owners.items()}
