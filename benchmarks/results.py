@@ -21,6 +21,7 @@ import numpy as np
 import torch
 from sklearn.model_selection import train_test_split
 
+import blocks
 from structured_ensembles import data
 from structured_ensembles.augmentation import Augmentation
 from structured_ensembles.evaluation.comparison_report import markdown
@@ -38,6 +39,9 @@ nothing. What is missing here, methods, budgets and data sets, has not been run 
 
 Measured with torch {torch} and Python {python} on a CPU, one thread a run, two runs at once: times compare with each
 other only."""
+
+KNOWN = """Every block of `structens evaluate --all` ([how](evaluation.md)); attacks and corruptions on up to 1,000 test
+images. A temperature is one number a method, fitted on held-out training images. AUROC and FPR95 by entropy."""
 
 CORE = ("single", "structured", "published", "shuffled", "random", "narrow", "narrow_sliced", "deep")
 """The arms that the claim rests on: these run first."""
@@ -58,6 +62,7 @@ class Study:
         budgets: Of the grid.
         stages: Methods and how many seeds, in the order in which they are run.
         augmentation: Of the training images.
+        evaluated: How many seeds are measured in every block of `structens evaluate --all`.
     """
 
     name: str
@@ -68,6 +73,7 @@ class Study:
     budgets: tuple[str, ...]
     stages: tuple[tuple[tuple[str, ...], int], ...]
     augmentation: Augmentation = Augmentation.NONE
+    evaluated: int = 0
 
     def grid(self, folder: Path, stage: int) -> Grid:
         """What a stage runs."""
@@ -88,6 +94,7 @@ STUDIES = (
         "small_cnn",
         ("1x",),
         ((ARMS, 5),),
+        evaluated=3,
     ),
     Study(
         "mnist",
@@ -97,6 +104,7 @@ STUDIES = (
         "small_cnn",
         ("1x", "2x"),
         ((ARMS, 5),),
+        evaluated=1,
     ),
     Study(
         "cifar",
@@ -152,6 +160,16 @@ def measure(study: Study, folder: Path, jobs: int) -> None:
         write_tables(results(grid, folder / study.name), folder / study.name)
 
 
+def evaluate(study: Study, folder: Path) -> None:
+    """Measure what has not been measured yet of what `structens evaluate --all` measures."""
+    plan = study.grid(folder, 0).plan
+    shape = data.load(plan.data).input_shape
+    strange = [folder / "cifar.npz"] if (folder / "cifar.npz").exists() and study.name == "mnist" else []
+    outside = [data.load_unlabelled(str(path), shape, limit=2000) for path in strange]
+    for seed in range(study.evaluated):
+        blocks.measure(replace(plan, seed=seed), folder / "evaluated" / f"{study.name}-{seed}", outside)
+
+
 def page(folder: Path, docs: Path) -> str:
     """The page: a section for each study that has results, its picture copied beside it."""
     parts = [INTRODUCTION.format(torch=torch.__version__, python=platform.python_version())]
@@ -162,6 +180,9 @@ def page(folder: Path, docs: Path) -> str:
             shutil.copy(folder / study.name / "cost.png", docs / "results" / f"{study.name}.png")
             picture = f"![Accuracy, NLL and ECE against bytes](results/{study.name}.png)"
             parts.append(f"## {study.title}\n\n{study.text}\n\n{picture}\n\n{markdown(found, BASELINES)}")
+        seeds = [folder / "evaluated" / f"{study.name}-{seed}" for seed in range(study.evaluated)]
+        if known := blocks.section(seeds):
+            parts.append(f"### What they know: {study.title}\n\n{KNOWN}\n\n{known}")
     return "\n\n".join(parts).rstrip() + "\n"
 
 
@@ -183,6 +204,7 @@ def main() -> None:
         present = study.data == "digits" or (options.work / study.data).exists()
         if present and (options.only is None or study.name in options.only):
             measure(study, options.work, options.jobs)
+            evaluate(study, options.work)
     (options.docs / "results.md").write_text(page(options.work, options.docs), encoding="utf-8")
 
 
