@@ -40,6 +40,7 @@ class _Quality:
 
 _ACCURACY = _Quality("accuracy", "accuracy", digits=2, scale=100, higher=True)
 _NLL, _ECE, _BRIER = (_Quality(name.lower(), name, digits=4) for name in ("NLL", "ECE", "Brier"))
+_TEMPERED = (_Quality("nll_calibrated", "NLL, T", digits=4), _Quality("ece_calibrated", "ECE, T", digits=4))
 _COMPARED = (_ACCURACY, _NLL, _ECE)
 _COSTS = {"bytes_on_disk": "bytes", "flops": "FLOPs", "training_flops": "training FLOPs"}
 
@@ -50,7 +51,8 @@ _Found = dict[str, dict[str, dict[Arm, "Difference"]]]
 
 _MEASURED = (
     "Measured: mean ± sample standard deviation over the seeds; in brackets the multiple of what "
-    f"`{UNIT}` costs. Seeds: how many finished, of how many where some failed."
+    f"`{UNIT}` costs. Seeds: how many finished, of how many where some failed. T: with one temperature an "
+    "ensemble, fitted on held-out images."
 )
 _PAIRED = (
     f"Against a baseline: arm minus baseline, each seed with the same seed: mean and {CONFIDENCE:.0%} interval of "
@@ -117,8 +119,9 @@ def _lines(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 
 
 def _measured(rows: Sequence[Summary]) -> str:
-    qualities = (_ACCURACY, _NLL, _ECE, _BRIER)
-    head = ["method", "budget", "seeds", "accuracy %", "NLL", "ECE", "Brier", *_COSTS.values(), "time"]
+    qualities = (_ACCURACY, _NLL, _ECE, _BRIER, *_TEMPERED)
+    titles = ("accuracy %", *(quality.title for quality in qualities[1:]))
+    head = ["method", "budget", "seeds", *titles, *_COSTS.values(), "time"]
     unit = _unit(rows)
     return _lines(
         head,

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from structured_ensembles import data as datasets
 from structured_ensembles import run
 from structured_ensembles.errors import SettingsError, StructensError, unknown
-from structured_ensembles.evaluation import measure
+from structured_ensembles.evaluation import ece, measure, nll
 from structured_ensembles.evaluation.comparison import Cell, Result
 from structured_ensembles.methods import METHODS, SingleNetwork, StructuredEnsemble, make
 from structured_ensembles.networks import family
@@ -114,7 +114,7 @@ def _measured(grid: Grid, cell: Cell, images: ImageData, state: Path | None) -> 
     pixels: Any = datasets.as_dataset(images.train)
     contestant.fit(pixels, classes=images.classes, seed=cell.seed, directory=state)
     prediction = run.answer(contestant, images.test.images)
-    values = _values(prediction, images) | _costs(contestant)
+    values = _values(prediction, images) | _calibrated(contestant.calibrated(prediction), images) | _costs(contestant)
     return values if resumed else {**values, "seconds": contestant.seconds}
 
 
@@ -136,6 +136,15 @@ def _values(prediction: Prediction, images: ImageData) -> dict[str, float]:
     return {name: value for name, value in metrics.items() if value is not None} | {
         "disagreement": float(disagreement(prediction.votes).mean()),
         "mutual_information": float(prediction.mutual_information.mean()),
+    }
+
+
+def _calibrated(prediction: Prediction, images: ImageData) -> dict[str, float]:
+    """What the temperature that held-out images chose makes of it."""
+    labels = images.test.labels
+    return {
+        "nll_calibrated": nll(prediction.probabilities, labels),
+        "ece_calibrated": ece(prediction.probabilities, labels),
     }
 
 
