@@ -196,6 +196,9 @@ def test_every_task_gets_channels_and_changes_them():
 # --- the mask phase, the gates, the features ------------------------------------------------------------------------
 
 
+SEARCHED = learner.search
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_choosing_channels_changes_nothing(kind, monkeypatch):
     seen = {}
@@ -216,9 +219,6 @@ def test_choosing_channels_changes_nothing(kind, monkeypatch):
     assert same(drawn, taught.state.backbone.state_dict()) == []
     assert torch.equal(torch.get_rng_state(), generator)
     assert all(value.shape == (1, len(before.owners[name])) for name, value in importance.items())
-
-
-SEARCHED = learner.search
 
 
 def features(taught, gates):
@@ -262,6 +262,21 @@ def test_features_stay_the_same_under_later_gates_with_rule_zero(kind):
 def test_features_move_under_later_gates_with_the_other_rules(kind):
     assert drift_of_features(kind, CrossBlock.FROZEN) > 1e-3
     assert drift_of_features(kind, CrossBlock.TRAINABLE) > 1e-3
+
+
+def test_while_a_task_is_trained_older_channels_are_what_they_will_be_read_as():
+    taught, data = made("norm"), examples(1)
+    looped(taught, 1)
+    own = channels_of(taught, "backbone.1", 0)
+    outputs = []
+    with torch.no_grad(), taught.task(data) as network:
+        hook = network.backbone[1].register_forward_hook(lambda *call: outputs.append(call[-1]))
+        network(data.tensors[0])
+        network.eval()(data.tensors[0])
+        hook.remove()
+    training, evaluated = outputs
+    torch.testing.assert_close(training[:, own], evaluated[:, own])
+    assert not torch.allclose(training[:, ~own], evaluated[:, ~own])
 
 
 @pytest.mark.parametrize("rule", CrossBlock)
