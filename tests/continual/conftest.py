@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING
 
 import pytest
 import torch
 from torch import nn
 
+from structured_ensembles.continual.memory import Memory
+from structured_ensembles.continual.protocol import Step, StreamResult
 from structured_ensembles.continual.settings import ContinualSettings
 from structured_ensembles.continual.tasks import Task
 from structured_ensembles.data import Split
@@ -15,7 +18,7 @@ from structured_ensembles.search import SearchSettings
 from structured_ensembles.training import Optimiser, TrainingSettings
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
 
 def images(count: int, classes: int, seed: int) -> Split:
@@ -72,3 +75,45 @@ def _tiny_backbone() -> Callable[[], nn.Module]:
 @pytest.fixture(name="tiny_settings")
 def _tiny_settings() -> Callable[..., ContinualSettings]:
     return tiny_settings
+
+
+STRATEGIES = ("structured", "single_task", "joint", "naive", "packnet")
+
+
+def made_up_result(name: str, seed: int, tasks: int, shift: float = 0) -> StreamResult:
+    """A stream that nobody learned: naive forgets, structured and packnet take half of what is free."""
+    learned = [0.9 + 0.008 * ((7 * seed + 3 * task + len(name)) % 11) + shift for task in range(tasks)]
+    lost, takes = 0.05 if name == "naive" else 0, name in {"structured", "packnet"}
+    networks = {"single_task": [i + 1 for i in range(tasks)], "structured": [1 - 0.5 ** (i + 1) for i in range(tasks)]}
+    sizes = [
+        Memory(int(100_000 * share), 800, 200 if takes else 0, 500 * (i + 1), 10**6 if name == "joint" else 0)
+        for i, share in enumerate(networks.get(name, [1] * tasks))
+    ]
+    totals = [0, *(size.total for size in sizes)]
+    return StreamResult(
+        name,
+        seed,
+        tuple(
+            Step(
+                f"{2 * i}, {2 * i + 1}",
+                1.5,
+                tuple(learned[j] - lost * (i - j) if j <= i else math.nan for j in range(tasks)),
+                sizes[i],
+                totals[i + 1] - totals[i],
+                {f"backbone.{layer}": 0.5 ** (i + 1) for layer in "ab"} if takes else None,
+            )
+            for i in range(tasks)
+        ),
+    )
+
+
+@pytest.fixture
+def made_up() -> Callable[..., dict[str, list[StreamResult]]]:
+    """Results by strategy, a few seeds each."""
+
+    def make(
+        names: Sequence[str] = STRATEGIES, tasks: int = 4, seeds: int = 3, shift: float = 0
+    ) -> dict[str, list[StreamResult]]:
+        return {name: [made_up_result(name, seed, tasks, shift) for seed in range(seeds)] for name in names}
+
+    return make

@@ -47,9 +47,8 @@ def render(evaluation: Json, gallery: Gallery) -> str:
         )
     if not evaluation["predictors"]:
         raise DataError("an evaluation of no predictor: measure one at least")
-    script = (_HERE / "script.js").read_text(encoding="utf-8")
     return (
-        _template_environment()
+        environment()
         .get_template("template.html.j2")
         .render(
             evaluation=evaluation,
@@ -57,9 +56,8 @@ def render(evaluation: Json, gallery: Gallery) -> str:
             predictors=evaluation["predictors"],
             gallery=gallery,
             comparison=side_by_side.lines(evaluation["predictors"]),
-            style=Markup((_HERE / "style.css").read_text(encoding="utf-8")),  # noqa: S704 - our own file
-            script=Markup(script),  # noqa: S704 - our own file
-            script_hash=_digest(script),
+            charts=charts,
+            words=words,
         )
     )
 
@@ -70,9 +68,18 @@ def _digest(script: str) -> str:
 
 
 @cache
-def _template_environment() -> Environment:
-    environment = Environment(
-        loader=FileSystemLoader(_HERE), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+def environment(folder: Path | None = None) -> Environment:
+    """What templates are made into a page with: the macros, the forms of numbers, the style and the script.
+
+    Args:
+        folder: Where other templates are, which may use those of this folder.
+    """
+    made = Environment(
+        loader=FileSystemLoader([folder, _HERE] if folder else [_HERE]),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
     )
     forms = (
         words.percent,
@@ -84,6 +91,11 @@ def _template_environment() -> Environment:
         words.milliseconds,
         words.mean,
     )
-    environment.filters.update({form.__name__: form for form in forms})
-    environment.globals.update(charts=charts, words=words)
-    return environment
+    made.filters.update({form.__name__: form for form in forms})
+    script = (_HERE / "script.js").read_text(encoding="utf-8")
+    made.globals.update(
+        style=Markup((_HERE / "style.css").read_text(encoding="utf-8")),  # noqa: S704 - our own file
+        script=Markup(script),  # noqa: S704 - our own file
+        script_hash=_digest(script),
+    )
+    return made
