@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from structured_ensembles.continual.strategies.batch_ensemble import BatchEnsemble
 from structured_ensembles.continual.strategies.ewc import EWC
+from structured_ensembles.continual.strategies.hat import HAT
 from structured_ensembles.continual.strategies.joint import Joint
 from structured_ensembles.continual.strategies.naive import Naive
 from structured_ensembles.continual.strategies.packnet import PackNet
@@ -13,6 +15,7 @@ from structured_ensembles.continual.strategies.replay import Replay
 from structured_ensembles.continual.strategies.single_task import SingleTask
 from structured_ensembles.continual.strategies.structured import Structured
 from structured_ensembles.continual.strategies.supsup import SupSup
+from structured_ensembles.continual.strategies.wsn import WSN
 from structured_ensembles.errors import unknown
 
 if TYPE_CHECKING:
@@ -22,7 +25,10 @@ if TYPE_CHECKING:
 
 __all__ = [
     "EWC",
+    "HAT",
     "STRATEGIES",
+    "WSN",
+    "BatchEnsemble",
     "Joint",
     "Naive",
     "PackNet",
@@ -44,6 +50,9 @@ _KINDS: tuple[type[Strategy], ...] = (
     PackNet,
     SupSup,
     Piggyback,
+    WSN,
+    HAT,
+    BatchEnsemble,
 )
 
 STRATEGIES: Mapping[str, type[Strategy]] = {kind.name: kind for kind in _KINDS}
