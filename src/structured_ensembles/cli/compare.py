@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from structured_ensembles.cli.fit import default_name
+from structured_ensembles.cli.grids import at_once, extended, kept
 from structured_ensembles.cli.kinds import Whole
 from structured_ensembles.cli.options import AXES, COMPARED, COMPARISON, Sectioned, declared
-from structured_ensembles.errors import SettingsError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
 
     from structured_ensembles.evaluation.comparison import Result
     from structured_ensembles.experiments import Grid
@@ -60,40 +59,15 @@ def compare(config: str | None, jobs: int | None, out: Path | None, *, resume: b
     values = configuration.merged(file, configuration.given(parameters, COMPARED))
     grid = _extended(out, values) if resume else configuration.comparison(values)
     folder = out or Path("runs") / f"compare-{default_name(grid.plan)}"
-    _work(grid, folder, _at_once(jobs), resume=resume)
-
-
-def _at_once(jobs: int | None) -> int:
-    import torch
-
-    if jobs is not None and jobs < 1:
-        raise SettingsError(f"jobs {jobs} must be at least 1")
-    return jobs or (1 if torch.cuda.is_available() else len(_cores()))
-
-
-def _cores() -> Sequence[int]:
-    """The processor cores that this process may use."""
-    import os
-
-    return sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else range(os.cpu_count() or 1)
+    _work(grid, folder, at_once(jobs), resume=resume)
 
 
 def _extended(out: Path | None, values: Mapping[str, Any]) -> Grid:
-    """The comparison in a folder, with what the user adds to it."""
     from structured_ensembles.cli import configuration
-    from structured_ensembles.cli.folder import CONFIGURATIONS
-    from structured_ensembles.cli.session import check_same
 
-    path = (out or Path()) / CONFIGURATIONS["compare"]
-    if out is None:
-        raise SettingsError("--resume needs --out, the folder of the comparison to go on with")
-    if not path.exists():
-        raise SettingsError(f"there is no comparison in {out} to go on with (no {path.name}): leave out --resume")
-    stored = configuration.read(path, COMPARED)
-    grid, asked = configuration.comparison(stored), configuration.comparison({**stored, **values})
-    check_same(out, configuration.resolved(grid.plan), configuration.resolved(asked.plan))
-    both = {axis.name: [*getattr(grid, axis.name), *getattr(asked, axis.name)] for axis in AXES}
-    return configuration.comparison({**stored, **{name: list(dict.fromkeys(both[name])) for name in both}})
+    names = [axis.name for axis in AXES]
+    make = configuration.comparison
+    return extended("compare", out, values, COMPARED, names, make, lambda grid: configuration.resolved(grid.plan))
 
 
 def _work(grid: Grid, folder: Path, jobs: int, *, resume: bool) -> None:
@@ -113,7 +87,7 @@ def _work(grid: Grid, folder: Path, jobs: int, *, resume: bool) -> None:
     run.network(grid.plan, images)
     say(describe(images))
     say(f"{len(grid.methods)} methods, {len(cells(grid))} runs, {jobs} at once. Results go to {folder}.")
-    with _kept(folder):
+    with kept(folder, "compare"):
         if resume:
             claim(folder, images)
             write_whole(folder / CONFIGURATIONS["compare"], configuration.comparison_text(grid))
@@ -143,15 +117,3 @@ def _report(results: Sequence[Result], folder: Path) -> None:
     for name, what in _FILES:
         if (folder / name.split(",")[0]).exists():  # no pictures if there was nothing to draw
             line(f"  {name:<28}{what}")
-
-
-@contextmanager
-def _kept(folder: Path) -> Iterator[None]:
-    """Whoever interrupts is told how to go on."""
-    from structured_ensembles.cli.printing import line, quoted
-
-    try:
-        yield
-    except KeyboardInterrupt:
-        line(f"\nNothing that was finished is lost. Go on with:  structens compare --resume --out {quoted(folder)}")
-        raise

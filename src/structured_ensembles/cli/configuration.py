@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 import numpy as np
@@ -22,7 +22,11 @@ from structured_ensembles.types import Choice
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from _typeshed import DataclassInstance
+
     from structured_ensembles.experiments import Grid
+
+S = TypeVar("S", bound="DataclassInstance")
 
 _RUN = {
     "data": "data",
@@ -34,6 +38,14 @@ _RUN = {
     "seed": "seed",
 }
 """By option, the attribute of a plan."""
+_RIVALS = {
+    "keep": ("budget",),
+    "budget": ("keep",),
+    "epochs": ("steps",),
+    "sources": ("data", "stream", "tasks"),
+    **dict.fromkeys(("data", "stream", "tasks"), ("sources",)),
+}
+"""Options that say something in place of others."""
 _HEADER = "# Everything that decides what `structens fit` makes. To repeat it: structens fit --config THIS_FILE\n"
 
 
@@ -98,8 +110,7 @@ def given(parameters: Mapping[str, Any], options: Mapping[str, Option] = OPTIONS
 
 def merged(file: Mapping[str, Any], line: Mapping[str, Any]) -> dict[str, Any]:
     """The values of a file, overridden by those of the command line, also where another name says the same."""
-    rival = {"keep": "budget", "budget": "keep", "epochs": "steps"}
-    dropped = {rival[name] for name in line if name in rival}
+    dropped = {rival for name in line for rival in _RIVALS.get(name, ())}
     return {name: value for name, value in file.items() if name not in dropped} | dict(line)
 
 
@@ -122,15 +133,23 @@ def _plan(values: Mapping[str, Any]) -> Plan:
 
 
 def _changed(start: Settings, values: Mapping[str, Any]) -> Settings:
-    """The settings with the values in their places, each part replaced at once: its limits hold for the whole."""
+    return placed(start, {**values, "budget": NONE} if "keep" in values else values, OPTIONS)
+
+
+def placed(start: S, values: Mapping[str, Any], options: Mapping[str, Option]) -> S:
+    """Settings with the values in their places, each part replaced at once: its limits hold for the whole.
+
+    Args:
+        start: A dataclass, some of whose fields are dataclasses.
+        values: By option; those without a target are none of the settings.
+        options: By name.
+    """
     parts: dict[str, dict[str, Any]] = {}
     for name, value in values.items():
-        part, _, attribute = OPTIONS[name].target.rpartition(".")
+        part, _, attribute = options[name].target.rpartition(".")
         if attribute:
             holder = getattr(start, part) if part else start
-            parts.setdefault(part, {})[attribute] = _typed(OPTIONS[name], value, getattr(holder, attribute))
-    if "keep" in values:
-        parts.setdefault("", {})["budget"] = None
+            parts.setdefault(part, {})[attribute] = _typed(options[name], value, getattr(holder, attribute))
     if "epochs" in values and "steps" not in values:
         parts["training"]["max_steps"] = None  # who asks for 100 epochs wants 100 epochs
     whole = parts.pop("", {})
@@ -147,15 +166,27 @@ def _typed(option: Option, value: Any, before: Any) -> Any:  # noqa: ANN401
 
 def resolved(plan: Plan) -> dict[str, Any]:
     """Every option's value, as a configuration file holds it; `plan` makes an equal plan of it."""
+    values = written(plan, _RUN, OPTIONS)
+    unused = "keep" if plan.settings.budget else "budget"
+    return {name: value for name, value in values.items() if name != unused}
+
+
+def written(plan: Any, attributes: Mapping[str, str], options: Mapping[str, Option]) -> dict[str, Any]:  # noqa: ANN401
+    """By option, what a plan holds, as a configuration file does; an image size that nobody asked for is left out.
+
+    Args:
+        plan: Has the attributes, and settings.
+        attributes: By option without a target, that of the plan.
+        options: By name, in the order of the file.
+    """
     values: dict[str, Any] = {}
-    for name, option in OPTIONS.items():
+    for name, option in options.items():
         if option.target:
             part, _, attribute = option.target.rpartition(".")
             values[name] = _plain(getattr(getattr(plan.settings, part) if part else plan.settings, attribute))
-        elif name in _RUN:
-            values[name] = _plain(getattr(plan, _RUN[name]))
-    unused = "keep" if plan.settings.budget else "budget"
-    return {name: value for name, value in values.items() if name != unused and (name, value) != ("image_size", None)}
+        elif name in attributes:
+            values[name] = _plain(getattr(plan, attributes[name]))
+    return {name: value for name, value in values.items() if (name, value) != ("image_size", None)}
 
 
 def _plain(value: Any) -> Any:  # noqa: ANN401
@@ -170,14 +201,14 @@ def _plain(value: Any) -> Any:  # noqa: ANN401
 
 def text(plan: Plan) -> str:
     """The configuration file of a plan."""
-    return _HEADER + _yaml(resolved(plan))
+    return _HEADER + as_yaml(resolved(plan))
 
 
 def comparison_text(grid: Grid) -> str:
     """The configuration file of a comparison."""
     axes = {axis.name: list(getattr(grid, axis.name)) for axis in AXES}
     common = {name: value for name, value in resolved(grid.plan).items() if name in COMPARED and name not in axes}
-    return _COMPARISON_HEADER + _yaml(axes | common)
+    return _COMPARISON_HEADER + as_yaml(axes | common)
 
 
 def comparison(values: Mapping[str, Any]) -> Grid:
@@ -194,5 +225,6 @@ def comparison(values: Mapping[str, Any]) -> Grid:
     return Grid(plan({name: value for name, value in values.items() if name not in axes}), **axes)
 
 
-def _yaml(values: Mapping[str, Any]) -> str:
+def as_yaml(values: Mapping[str, Any]) -> str:
+    """Lines of the form ``name: value``."""
     return yaml.safe_dump(values, sort_keys=False, allow_unicode=True)

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 
-CONFIGURATIONS = {"fit": CONFIGURATION, "compare": "comparison.yaml"}
+CONFIGURATIONS = {"fit": CONFIGURATION, "compare": "comparison.yaml", "continual": "continual.yaml"}
 """By verb, the file in its folder that says what it runs."""
 
 

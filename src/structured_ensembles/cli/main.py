@@ -9,6 +9,7 @@ from typing import Any
 import click
 
 from structured_ensembles.cli.compare import compare
+from structured_ensembles.cli.continual import continual
 from structured_ensembles.cli.demo import demo
 from structured_ensembles.cli.evaluate import evaluate
 from structured_ensembles.cli.fit import fit
@@ -56,6 +57,7 @@ structens demo                                        see it work on handwritten
 structens fit --data my_images/ --members 4           make one of your own images
 structens predict runs/demo/structured.safetensors photo.png
 structens compare --data my_images/ --seeds 3         set it beside its rivals
+structens continual                                   one network that learns five tasks and forgets none
 structens fit --help                                  all that can be chosen
 """
 
@@ -75,6 +77,6 @@ def main() -> None:
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 
-for _verb in (demo, fit, predict, evaluate, inspect, compare):
+for _verb in (demo, fit, predict, evaluate, inspect, compare, continual):
     main.add_command(_verb)
 main.params.append(debug_option())

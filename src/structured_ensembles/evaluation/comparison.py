@@ -226,11 +226,12 @@ def summarise(results: Sequence[Result]) -> list[Summary]:
 def _summary(arm: Arm, runs: Sequence[Result]) -> Summary:
     finished = [run for run in runs if run.error is None]
     names = dict.fromkeys(name for run in finished for name in run.values)
-    values = {name: _spread([run.values[name] for run in finished if name in run.values]) for name in names}
+    values = {name: spread([run.values[name] for run in finished if name in run.values]) for name in names}
     return Summary(arm, len(runs), len(runs) - len(finished), values)
 
 
-def _spread(numbers: Sequence[float]) -> Spread:
+def spread(numbers: Sequence[float]) -> Spread:
+    """Of one number or more."""
     return Spread(fmean(numbers), stdev(numbers) if len(numbers) > 1 else None, len(numbers))
 
 

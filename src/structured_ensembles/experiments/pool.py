@@ -147,7 +147,7 @@ def _run(waiting: Sequence[C], here: Callable[[C], R], there: Callable[[], Calla
 
 
 @contextmanager
-def _workers(there: Callable[[], object], jobs: int) -> Iterator[ProcessPoolExecutor]:
+def _workers(there: Callable[[], Callable[[Any], Any]], jobs: int) -> Iterator[ProcessPoolExecutor]:
     """Processes that know what all cells need; whatever stops the block stops them too."""
     others = set(multiprocessing.active_children())
     # A process that was forked from one with threads, as torch has, may hang: start them afresh.

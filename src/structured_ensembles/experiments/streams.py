@@ -1,0 +1,314 @@
+"""The grid of streams: every strategy and seed, each cell a stream of its own, learned and measured from end to end.
+
+All cells of a seed see the same tasks, held-out images, backbone, epochs and schedule; only the strategy differs.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import shutil
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
+from functools import partial
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+from structured_ensembles import data as datasets
+from structured_ensembles.continual import protocol, tasks
+from structured_ensembles.continual.backbones import backbone
+from structured_ensembles.continual.settings import ContinualSettings, settings
+from structured_ensembles.continual.strategies import STRATEGIES, Structured, strategy
+from structured_ensembles.errors import DataError, SettingsError, StructensError
+from structured_ensembles.evaluation.streams import (
+    StreamCell,
+    StreamRun,
+    accuracies_csv,
+    from_json,
+    runs_csv,
+    steps_csv,
+    to_json,
+)
+from structured_ensembles.evaluation.streams_report import failures, markdown, notices
+from structured_ensembles.experiments import pool
+from structured_ensembles.experiments.pool import CELLS, STATE
+from structured_ensembles.experiments.running import claim
+from structured_ensembles.extraction import draw
+from structured_ensembles.files import write_whole
+from structured_ensembles.networks import NetworkSpec
+from structured_ensembles.training import Log
+from structured_ensembles.types import Choice
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from structured_ensembles.continual.protocol import StreamResult
+    from structured_ensembles.continual.tasks import Task
+    from structured_ensembles.data import ImageData
+    from structured_ensembles.networks.spec import Scalar
+
+
+class StreamKind(Choice):
+    """How one source of data becomes several tasks."""
+
+    SPLIT = "split"
+    """Some classes each."""
+    PERMUTED = "permuted"
+    """All classes, the pixels in another order."""
+    ROTATED = "rotated"
+    """All classes, the images turned further and further."""
+
+
+@dataclass(frozen=True)
+class StreamPlan:
+    """What every cell of a grid has in common.
+
+    Attributes:
+        data: A source that `data.load` knows, which becomes the tasks.
+        sources: Instead of it, two or more, which are a task each; empty for none.
+        kind: How ``data`` becomes tasks.
+        tasks: How many; the sources, if there are some, are as many as they are.
+        image_size: To what side images are resized; None leaves them.
+        architecture: A name of `networks`, whose output layer is left out.
+        arguments: Of the architecture.
+        settings: How tasks are learned; of its ``tasks`` nothing is read.
+
+    Raises:
+        SettingsError: Both or too few sources are given.
+    """
+
+    data: str = "digits"
+    sources: tuple[str, ...] = ()
+    kind: StreamKind = StreamKind.SPLIT
+    tasks: int = 5
+    image_size: int | None = None
+    architecture: str = "small_cnn"
+    arguments: Mapping[str, Scalar] = field(default_factory=dict)
+    settings: ContinualSettings = field(default_factory=settings)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "kind", StreamKind.named(self.kind))
+        if len(self.sources) == 1:
+            raise SettingsError(f"sources {self.sources[0]} is one task: name two or more, or split it with data")
+        if self.tasks < 2:
+            raise SettingsError(f"tasks {self.tasks} must be at least 2: a stream has several tasks")
+
+
+@dataclass(frozen=True)
+class StreamGrid:
+    """What is compared.
+
+    Attributes:
+        plan: Of all cells.
+        strategies: Of `STRATEGIES`.
+        seeds: Every seed: of the split into held-out images, the permutations, the networks and their training.
+
+    Raises:
+        SettingsError: An axis is empty, or holds something unknown or twice.
+    """
+
+    plan: StreamPlan
+    strategies: tuple[str, ...] = tuple(STRATEGIES)
+    seeds: tuple[int, ...] = (0,)
+
+    def __post_init__(self) -> None:
+        for name in self.strategies:
+            strategy(name)
+        if wrong := [seed for seed in self.seeds if seed < 0]:
+            raise SettingsError(f"seed {wrong[0]} must be at least 0")
+        for name, axis in {"strategies": self.strategies, "seeds": self.seeds}.items():
+            if not axis or len(axis) != len(set(axis)):
+                raise SettingsError(f"{name} must be at least one, and none twice")
+
+
+Sources = Sequence["ImageData"]
+"""What tasks are made of: one set of images, or one for each task."""
+
+
+def load(plan: StreamPlan) -> list[ImageData]:
+    """Read all data of a plan.
+
+    Raises:
+        DataError: As `data.load`.
+        SettingsError: As `data.load`.
+    """
+    return [datasets.load(source, image_size=plan.image_size) for source in plan.sources or (plan.data,)]
+
+
+def stream(plan: StreamPlan, sources: Sources, seed: int) -> list[Task]:
+    """The tasks of a seed.
+
+    Raises:
+        DataError: The images cannot be learned from, or those of several sources do not fit together.
+        SettingsError: They do not make so many tasks.
+    """
+    held_out = plan.settings.held_out
+    if plan.sources:
+        return tasks.from_sources(sources, held_out=held_out, seed=seed)
+    make = {
+        StreamKind.SPLIT: tasks.split_classes,
+        StreamKind.PERMUTED: tasks.permuted,
+        StreamKind.ROTATED: tasks.rotated,
+    }[plan.kind]
+    return make(sources[0], plan.tasks, held_out=held_out, seed=seed)
+
+
+def network(plan: StreamPlan, first: Task) -> NetworkSpec:
+    """The backbone's network, which takes pixels in [0, 1] and normalises them by the images of the first task.
+
+    Those of later tasks are not known when it is made.
+
+    Raises:
+        StructensError: It cannot be built for these images, or has no output layer to leave out.
+    """
+    mean, std = datasets.mean_and_std(first.train)
+    channels, height, width = first.input_shape
+    shape = (channels, height, width)
+    spec = NetworkSpec(plan.architecture, shape, len(first.classes), plan.arguments, mean, std)
+    draw(lambda: backbone(spec), 0)
+    return spec
+
+
+def cells(grid: StreamGrid) -> list[StreamCell]:
+    """Every run of the grid, seed by seed, so that a part of the grid already compares."""
+    return [StreamCell(name, seed) for seed in grid.seeds for name in grid.strategies]
+
+
+def learn_cell(grid: StreamGrid, cell: StreamCell, sources: Sources, state: Path | None = None) -> StreamRun:
+    """Learn and measure the stream of one cell; what goes wrong is its result, and stops nobody else.
+
+    Args:
+        grid: Of which it is one.
+        cell: Which one.
+        sources: Its data, loaded.
+        state: Where to keep the trainings that a stopped cell goes on from.
+    """
+    try:
+        return _learned(grid.plan, cell, sources, state)
+    except StructensError as error:
+        return StreamRun(cell, " ".join(str(error).split()))
+    except Exception as error:  # noqa: BLE001 (the other cells of a night's work must not be lost)
+        return StreamRun(cell, " ".join(f"failed with {type(error).__name__}: {error}".split()))
+
+
+def _learned(plan: StreamPlan, cell: StreamCell, sources: Sources, state: Path | None) -> StreamRun:
+    shown = stream(plan, sources, cell.seed)
+    quiet = replace(plan.settings.training, log=Log.NONE)  # logs would go with the state
+    chosen = replace(plan.settings, training=quiet, tasks=len(shown))
+    learner = strategy(cell.strategy)(partial(backbone, network(plan, shown[0])), chosen, cell.seed)
+    import_module("structured_ensembles._lightning")  # which takes seconds that are no strategy's
+    begun = [state is not None and (state / f"task_{number}").exists() for number in range(len(shown))]
+    result = protocol.run(learner, shown, state)
+    # What went on from an earlier stop took longer than it did now.
+    steps = [
+        replace(step, seconds=math.nan) if known else step for step, known in zip(result.steps, begun, strict=True)
+    ]
+    run = StreamRun(cell, None, replace(result, steps=tuple(steps)))
+    return _with_proof(run, learner) if isinstance(learner, Structured) else run
+
+
+def _with_proof(run: StreamRun, learner: Structured) -> StreamRun:
+    """What the structured learner alone can tell: who owns which channels, and whether anything has changed."""
+    changed = learner.learner.forgotten()
+    notices = (*learner.learner.notices, *changed)
+    return replace(run, owners=learner.owners, notices=notices, proved=not changed)
+
+
+def carry_out(grid: StreamGrid, sources: Sources, folder: Path, jobs: int = 1) -> list[StreamRun]:
+    """Run every cell that has no result yet, failed ones again; all results of the grid come back.
+
+    Each cell computes on one thread: its numbers do not depend on how many run at once.
+
+    Args:
+        grid: What to run.
+        sources: Its data, loaded.
+        folder: Where results and the state of unfinished cells are kept; made if missing.
+        jobs: How many cells run at once, each in a process of its own.
+
+    Raises:
+        SettingsError: The folder's results are of other images; or a process was killed, and what was finished is kept.
+    """
+    (folder / CELLS).mkdir(parents=True, exist_ok=True)
+    claim(folder, *sources)
+    here, there = partial(_one, grid, sources, folder), partial(_prepared, grid, folder)
+    pool.fill(cells(grid), results(grid, folder), here, there, jobs, "learning streams")
+    return results(grid, folder)
+
+
+def _prepared(grid: StreamGrid, folder: Path) -> Callable[[StreamCell], StreamRun]:
+    """In a process that has read nothing yet, what runs a cell."""
+    return partial(_one, grid, load(grid.plan), folder)
+
+
+def _one(grid: StreamGrid, sources: Sources, folder: Path, cell: StreamCell) -> StreamRun:
+    state = folder / STATE / cell.name
+    run = learn_cell(grid, cell, sources, state)
+    pool.write(folder, run, to_json(run))
+    shutil.rmtree(state, ignore_errors=True)
+    return run
+
+
+def results(grid: StreamGrid, folder: Path) -> list[StreamRun]:
+    """What is known of the grid's cells, in their order.
+
+    Raises:
+        ArtefactError: A file is damaged.
+    """
+    return pool.read(folder, cells(grid), from_json)
+
+
+def write_tables(runs: Sequence[StreamRun], folder: Path) -> None:
+    """Write the tables of runs, of steps and of single measurements (CSV), all of it (JSON), and a summary."""
+    write_whole(folder / "results.csv", runs_csv(runs))
+    write_whole(folder / "steps.csv", steps_csv(runs))
+    write_whole(folder / "accuracies.csv", accuracies_csv(runs))
+    write_whole(folder / "results.json", json.dumps([to_json(run) for run in runs], indent=1, allow_nan=False) + "\n")
+    write_whole(folder / "summary.md", markdown(runs))
+
+
+def write_pictures(runs: Sequence[StreamRun], folder: Path) -> None:
+    """Draw what there is to draw."""
+    from structured_ensembles.continual import pictures
+
+    with suppress(DataError):  # nothing to draw: all runs failed
+        pictures.draw(_by_strategy(runs), folder, _owners(runs))
+
+
+def write_page(runs: Sequence[StreamRun], folder: Path, data: str, settings: Mapping[str, object]) -> None:
+    """Write the page that people read, if there is anything to tell.
+
+    Args:
+        runs: All of the grid.
+        folder: Where ``stream.html`` goes.
+        data: What the tasks were made of, as people call it.
+        settings: What repeats the runs.
+    """
+    from structured_ensembles.continual import report
+
+    failed = {run.cell.strategy for run in runs if not run.proved}
+    about = report.About(
+        data=data,
+        owners=_owners(runs) or {},
+        proved=frozenset(run.cell.strategy for run in runs) - failed,
+        failures=failures(runs),
+        notices=notices(runs),
+        settings=settings,
+    )
+    with suppress(DataError):
+        report.write(folder / "stream.html", _by_strategy(runs), about)
+
+
+def _by_strategy(runs: Sequence[StreamRun]) -> dict[str, list[StreamResult]]:
+    """The results of strategies that have one."""
+    found: dict[str, list[StreamResult]] = {}
+    for run in runs:
+        if run.result is not None:
+            found.setdefault(run.cell.strategy, []).append(run.result)
+    return found
+
+
+def _owners(runs: Sequence[StreamRun]) -> Mapping[str, Sequence[int]] | None:
+    """Of the first run that has them."""
+    return next((run.owners for run in runs if run.owners), None)
