@@ -42,11 +42,7 @@ def restore(
     members = [extract(base, record.groups, channels) for channels in record.channels or [{}] * record.networks]
     pairs = list(zip(members, tensors, strict=True))
     _refuse(
-        [
-            f"member {at}, {line}"
-            for at, pair in enumerate(pairs)
-            for line in _differences(pair[0].state_dict(), pair[1])
-        ]
+        [f"member {at}, {line}" for at, pair in enumerate(pairs) for line in differences(pair[0].state_dict(), pair[1])]
     )
     for member, state in pairs:
         _load(member, state)
@@ -73,7 +69,7 @@ def _built(
     """What the record asks for, of bounded size; the error says what failed, why, and what to do."""
     held = sum(tensor.numel() for state in tensors for tensor in state.values())
     try:
-        with _at_most(max(_ALWAYS_ALLOWED, _LARGEST_RATIO * held)):
+        with in_proportion(held):
             return draw(lambda: _made(source, record), 0)
     except Exception as error:
         raise ArtefactError(f"{failure} ({error}). {remedy}: load(path, architecture=MyNet).") from error
@@ -99,9 +95,13 @@ def _modules_of(architecture: Architecture) -> Architecture:
 
 
 @contextmanager
-def _at_most(parameters: int) -> Iterator[None]:
-    """Stop the building of a network before it fills the memory: a small file may name a huge one."""
-    total = 0
+def in_proportion(held: int) -> Iterator[None]:
+    """Stop the building of a network before it fills the memory: a small file may name a huge one.
+
+    Args:
+        held: Elements of all tensors in the file.
+    """
+    total, parameters = 0, max(_ALWAYS_ALLOWED, _LARGEST_RATIO * held)
 
     def count(_module: nn.Module, _name: str, parameter: nn.Parameter) -> None:
         nonlocal total
@@ -153,7 +153,7 @@ def _misfit(module: nn.Module, cut: Cut, channels: int) -> str | None:
     return None
 
 
-def _differences(expected: Mapping[str, object], found: Mapping[str, Tensor]) -> Iterator[str]:
+def differences(expected: Mapping[str, object], found: Mapping[str, Tensor]) -> Iterator[str]:
     """Tensors that do not fit, one line each. Members may be stored in another precision than they were built in."""
     for name in [*expected, *(name for name in found if name not in expected)]:
         wanted, given = expected.get(name), found.get(name)

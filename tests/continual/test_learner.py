@@ -290,9 +290,8 @@ def test_when_nothing_is_left_a_head_is_learned_and_a_notice_says_so():
     taught.check_forgetting()
 
 
-@pytest.mark.parametrize("policy", ["error", "expand"])
-def test_when_nothing_is_left_a_task_may_be_refused(policy):
-    taught = made(keep=1.0, exhausted=policy)
+def test_when_nothing_is_left_a_task_may_be_refused():
+    taught = made(keep=1.0, exhausted="error")
     looped(taught, [0])
     with pytest.raises(SettingsError, match=r"no channel is left for task 'late' after 1 tasks: take a smaller keep"):
         taught.learn(examples(1), name="late")

@@ -15,7 +15,7 @@ from structured_ensembles import surgery
 from structured_ensembles.continual import guard, ownership
 from structured_ensembles.continual.heads import TaskNetwork
 from structured_ensembles.continual.settings import CrossBlock, Norms
-from structured_ensembles.continual.state import State, TaskRecord, answers, digests
+from structured_ensembles.continual.state import State, TaskRecord, answers, digests, widths_of
 from structured_ensembles.errors import SettingsError
 
 if TYPE_CHECKING:
@@ -111,6 +111,7 @@ def commit(attempt: Attempt, trained: TaskNetwork, lesson: Lesson, accuracy: flo
         owners=attempt.owners,
         heads=(*before.heads, head),
         norms=(*before.norms, own),
+        widths=(*before.widths, widths_of(before.groups)) if before.widths else (),
     )
     return replace(state, tasks=(*before.tasks, _record(state, attempt.task, lesson, accuracy)))
 

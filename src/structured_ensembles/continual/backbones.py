@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+import copy
+from collections.abc import Callable
+from functools import partial
+from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor, nn
@@ -10,10 +13,19 @@ from torch import Tensor, nn
 from structured_ensembles import sizes
 from structured_ensembles._probe import first_line
 from structured_ensembles.errors import NetworkError
-from structured_ensembles.networks import build, half_vgg11
+from structured_ensembles.networks import NetworkSpec, build, half_vgg11
 
-if TYPE_CHECKING:
-    from structured_ensembles.networks import NetworkSpec
+Backbone: TypeAlias = NetworkSpec | Callable[[], nn.Module] | nn.Module
+"""What makes a backbone: a name and its arguments, a factory (a class will do), or one network."""
+
+
+def factory(source: Backbone) -> Callable[[], nn.Module]:
+    """What makes the backbone that a source describes, a new one each time."""
+    if isinstance(source, NetworkSpec):
+        return partial(backbone, source)
+    if isinstance(source, nn.Module):
+        return partial(copy.deepcopy, source)
+    return source
 
 
 def backbone(spec: NetworkSpec) -> nn.Module:

@@ -13,8 +13,12 @@ from structured_ensembles.extraction import compose
 from structured_ensembles.selection import Rule, SelectionSettings, keep_share, order
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
     from structured_ensembles.continual.ownership import Owners
     from structured_ensembles.continual.settings import ContinualSettings
+    from structured_ensembles.continual.state import State
     from structured_ensembles.types import Channels, Importance
 
 TRIALS = (0.1, 0.25, 0.5, 0.75)
@@ -74,15 +78,16 @@ def exhausted(owners: Owners) -> bool:
 
 
 def refuse_exhausted(settings: ContinualSettings, task: str, learned: int) -> None:
-    """Refuse a task for which nothing is free, unless it may reuse what there is.
+    """Refuse a task for which nothing is free, unless it may reuse what there is, or the network may grow.
 
     Raises:
         SettingsError: The settings say so.
     """
-    if settings.exhausted is not Exhausted.REUSE:
+    if settings.exhausted is Exhausted.ERROR:
         raise SettingsError(
             f"no channel is left for task {task!r} after {learned} tasks: take a smaller keep (now {settings.keep:g}) "
-            "or capacity equal from the start, or let the task reuse the older tasks' channels with exhausted reuse"
+            "or capacity equal from the start, let it reuse the older tasks' channels with exhausted reuse, or the "
+            "network grow with exhausted expand"
         )
 
 
@@ -106,3 +111,27 @@ def notice(taken: Channels, owners: Owners, task: str) -> str | None:
 def left(owners: Owners) -> dict[str, float]:
     """By group, the share of its channels that nobody owns."""
     return {name: float((owner == ownership.NOBODY).double().mean()) for name, owner in owners.items()}
+
+
+def by_trial(learned: Callable[[float, Path | None], State], delta: float, folder: Path | None) -> State:
+    """The state of the smallest share whose held-out accuracy is close to that of everything that is free.
+
+    Args:
+        learned: The state after learning a task with a share of the free channels, its training kept in a folder.
+        delta: How much lower the accuracy may be.
+        folder: Of all trainings.
+    """
+
+    def tried(keep: float) -> State:
+        return learned(keep, None if folder is None else folder / f"share-{keep:g}")
+
+    most = tried(1.0)
+    for keep in TRIALS:
+        after = tried(keep)
+        if _accuracy(after) >= _accuracy(most) - delta:
+            return after
+    return most
+
+
+def _accuracy(after: State) -> float:
+    return after.tasks[-1].held_out_accuracy or 0.0

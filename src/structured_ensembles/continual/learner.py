@@ -8,23 +8,22 @@ from __future__ import annotations
 
 import copy
 import operator
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, overload
 
 from torch import Tensor, nn
 
 from structured_ensembles.batches import loader
 from structured_ensembles.continual import attempt as attempts
-from structured_ensembles.continual import capacity, lesson, ownership, state, units
-from structured_ensembles.continual.backbones import backbone as named_backbone
-from structured_ensembles.continual.backbones import features_of
+from structured_ensembles.continual import capacity, expand, inference, lesson, ownership, state, store, units
+from structured_ensembles.continual.backbones import factory, features_of
 from structured_ensembles.continual.heads import TaskNetwork, make_head
+from structured_ensembles.continual.inference import Inferred, Per, Score
 from structured_ensembles.continual.memory import Memory, measured
-from structured_ensembles.continual.settings import Capacity
+from structured_ensembles.continual.settings import Capacity, Exhausted
 from structured_ensembles.continual.settings import settings as preset
 from structured_ensembles.errors import DataError, NetworkError, SettingsError
 from structured_ensembles.extraction import draw, extract
@@ -40,16 +39,14 @@ from structured_ensembles.uncertainty import predict_from_logits
 if TYPE_CHECKING:
     from structured_ensembles.batches import Source
     from structured_ensembles.continual.attempt import Attempt
+    from structured_ensembles.continual.backbones import Backbone
     from structured_ensembles.continual.lesson import Classes, Lesson
     from structured_ensembles.continual.memory import Served
     from structured_ensembles.continual.settings import ContinualSettings
     from structured_ensembles.continual.state import State, TaskRecord
     from structured_ensembles.types import Channels, Importance, Prediction
 
-Backbone: TypeAlias = "NetworkSpec | Callable[[], nn.Module] | nn.Module"
-"""What makes the backbone: a name and its arguments, a factory (a class will do), or one network."""
-
-_BACKBONE, _HEAD, _TRAIN, _SPLIT, _SEARCH, _RANK = range(6)
+_BACKBONE, _HEAD, _TRAIN, _SPLIT, _SEARCH, _RANK, _GROW = range(7)
 """The parts of a stream that have seeds of their own."""
 
 
@@ -61,6 +58,13 @@ class ContinualLearner:
             (B, C, H, W).
         settings: How tasks are learned; None takes the default.
         seed: Of everything random, at least 0.
+        directory: Where the stream is kept: every task that has been learned, and what `learn` is training.
+            A stream that is there already goes on: give it the tasks from number ``len(learner.tasks)`` on.
+
+    Raises:
+        NetworkError: The backbone is no network.
+        SettingsError: The directory holds a stream of other settings or another seed.
+        ArtefactError: The stream there is damaged, newer than this library, or of another backbone.
 
     Attributes:
         state: What the stream has come to; never changed in place, replaced when a task has been learned.
@@ -73,15 +77,26 @@ class ContinualLearner:
         >>> learner.predict(images, task=0).classes  # doctest: +SKIP
     """
 
-    def __init__(self, backbone: Backbone, *, settings: ContinualSettings | None = None, seed: int = 0) -> None:
+    def __init__(
+        self,
+        backbone: Backbone,
+        *,
+        settings: ContinualSettings | None = None,
+        seed: int = 0,
+        directory: str | Path | None = None,
+    ) -> None:
         self.settings = settings or preset()
         self.seed = operator.index(seed)
-        network = draw(_factory(backbone), derived_seed(self.seed, _BACKBONE, 0))
+        network = draw(factory(backbone), derived_seed(self.seed, _BACKBONE, 0))
         if not isinstance(network, nn.Module):
             raise NetworkError(f"the backbone is a {type(network).__name__}: it must be an nn.Module")
         self.state: State = state.State(network.cpu())
         self.notices: tuple[str, ...] = ()
         self._bench: nn.Module | None = None
+        self._spec = backbone if isinstance(backbone, NetworkSpec) else None
+        self._directory = None if directory is None else Path(directory)
+        if self._directory is not None and (self._directory / store.STREAM).exists():
+            self._go_on(store.read(self._directory / store.STREAM))
 
     @property
     def tasks(self) -> tuple[TaskRecord, ...]:
@@ -104,7 +119,8 @@ class ContinualLearner:
             held_out: What chooses the best epoch; None holds out a stratified share of ``train``.
             name: What to call the task; None numbers it.
             classes: Names of its classes, or how many there are; None counts the labels.
-            directory: Where the training is kept, so that it goes on there when it was stopped.
+            directory: Where the training is kept, so that it goes on there when it was stopped; None takes a folder in
+                the stream's directory, if there is one.
 
         Raises:
             DataError: The data cannot be learned from, or have been learned already.
@@ -117,14 +133,14 @@ class ContinualLearner:
         taught = replace(taught, train=parts[0])
         before, head = self._prepared(taught)
         importance = self._importance(before, head, taught)
-        folder = None if directory is None else Path(directory)
+        folder = self._folder() if directory is None else Path(directory)
 
         def learned(keep: float, folder: Path | None) -> State:
             begun = attempts.begin(before, head, self._taken(before, importance, keep), self.settings)
-            return self._trained(begun, taught, parts[1], folder)
+            return inference.profiled(self._trained(begun, taught, parts[1], folder), *parts)
 
         if self.settings.capacity is Capacity.AUTO:
-            self._replace(before, _by_trial(learned, self.settings.delta, folder))
+            self._replace(before, capacity.by_trial(learned, self.settings.delta, folder))
         else:
             self._replace(before, learned(capacity.share(self.settings, len(self.tasks)), folder))
 
@@ -134,7 +150,7 @@ class ContinualLearner:
 
         The block gets the network to train, in training mode. Whatever the optimiser does to it, only the task's own
         entries are taken over when the block ends; after an exception nothing is. The backbone in it is the same module
-        for every task, so that one optimiser may serve them all; the head is new.
+        for every task, so that one optimiser may serve them all, until the network grows; the head is new.
 
         Args:
             train: What channels are chosen by: the examples that the loop will learn from.
@@ -163,26 +179,48 @@ class ContinualLearner:
         network = TaskNetwork(self._workbench(begun), begun.network.head).train()
         with attempts.held(begun, network):
             yield network
-        self._replace(before, attempts.commit(begun, network, taught, None))
+        after = attempts.commit(begun, network, taught, None)
+        self._replace(before, inference.profiled(after, taught.train, taught.train))
 
-    def predict(self, inputs: Tensor, *, task: int, batch_size: int = 256) -> Prediction:
-        """What the network of a task says, and how sure it is.
+    @overload
+    def predict(self, inputs: Tensor, *, task: int, batch_size: int = ...) -> Prediction: ...
+
+    @overload
+    def predict(
+        self, inputs: Tensor, *, task: None = ..., per: Per = ..., score: Score = ..., batch_size: int = ...
+    ) -> Inferred: ...
+
+    def predict(
+        self,
+        inputs: Tensor,
+        *,
+        task: int | None = None,
+        per: Per = Per.SAMPLE,
+        score: Score = Score.DISTANCE,
+        batch_size: int = 256,
+    ) -> Prediction | Inferred:
+        """What the network of a task says, and how sure it is; without a task, also which task that is.
 
         Args:
             inputs: (B, ...), of the shape of the tasks' examples.
-            task: From 0 on, in the order of learning.
+            task: From 0 on, in the order of learning; None infers it.
+            per: Without a task, whether each input has its own, or all of them have the same.
+            score: Without a task, by what it is told.
             batch_size: So many inputs are run at a time.
 
         Raises:
-            SettingsError: No such task has been learned.
+            SettingsError: No such task has been learned, or none.
             DataError: There are no inputs, or they have another shape.
         """
-        self._check_task(task)
-        shape = tuple(self.tasks[task].inputs.shape[1:])
+        self._check_task(0 if task is None else task)
+        shape = tuple(self.tasks[0].inputs.shape[1:])
         if len(inputs) == 0 or tuple(inputs.shape[1:]) != shape:
             raise DataError(f"inputs of shape {tuple(inputs.shape)}: pass at least one of shape {shape}")
-        logits = state.answers(self.state, task, inputs.cpu(), batch_size)
-        return predict_from_logits(logits.unsqueeze(0))
+        if task is not None:
+            return predict_from_logits(state.answers(self.state, task, inputs.cpu(), batch_size).unsqueeze(0))
+        per, score = Per.named(per), Score.named(score)
+        rule = self.settings.cross_block
+        return inference.infer(self.state, rule, inputs.cpu(), per=per, score=score, batch_size=batch_size)
 
     def network(self, task: int) -> TaskNetwork:
         """A network of its own that answers for one task, in evaluation mode: (B, ...) to logits (B, K).
@@ -207,15 +245,7 @@ class ContinualLearner:
 
     def forgotten(self) -> tuple[str, ...]:
         """What is not, to the bit, as it was when its task was learned, one sentence each; empty if all is well."""
-        changes: list[str] = []
-        for task, record in enumerate(self.tasks):
-            now = state.digests(self.state, task)
-            changed = [name for name, digest in record.digests.items() if now.get(name) != digest]
-            changes += [f"{name} of task {task} ({record.name}) has changed" for name in changed]
-            difference = (state.answers(self.state, task, record.inputs) - record.logits).abs().max()
-            if difference != 0:  # NaN is a change, too
-                changes.append(f"logits of task {task} ({record.name}) differ by up to {float(difference):.2g}")
-        return tuple(changes)
+        return tuple(state.changes(self.state))
 
     def check_forgetting(self) -> None:
         """Check that every task is, to the bit, what it was when it was learned: weights, statistics, owners, logits.
@@ -241,9 +271,50 @@ class ContinualLearner:
         """By group, the share of channels that no task owns; empty before the first task."""
         return capacity.left(self.state.owners)
 
+    def save(self, path: str | Path) -> None:
+        """Write everything that has been learned to one file, in the place of an earlier stream there.
+
+        Args:
+            path: Of the file; it appears with all of its bytes, or not at all.
+
+        Raises:
+            ArtefactError: It cannot be written, or the file there is something else than a stream.
+        """
+        store.write(Path(path), self.state, self.settings, self.seed, network=self._spec, notices=self.notices)
+
+    @staticmethod
+    def load(path: str | Path, backbone: Backbone | None = None) -> ContinualLearner:
+        """Read a stream back, to answer and to learn more; nothing in the file is run.
+
+        Args:
+            path: Of the file.
+            backbone: What the stream was begun with, unless that is a `NetworkSpec`, which the file knows.
+
+        Raises:
+            ArtefactError: The file is damaged, newer than this library, or of another backbone.
+        """
+        file = store.read(Path(path))
+        with store.source(file, backbone) as source:
+            learner = ContinualLearner(source, settings=file.settings, seed=file.seed)
+        learner._go_on(file)
+        return learner
+
     @property
     def _next(self) -> int:
         return len(self.tasks)
+
+    def _go_on(self, file: store.File) -> None:
+        """Take over a stream that was saved."""
+        if (file.settings, file.seed) != (self.settings, self.seed):
+            raise SettingsError(
+                f"{self._directory} holds a stream of other settings or another seed (that of seed {file.seed}): take "
+                "those, or another directory"
+            )
+        self.state, self.notices = store.restored(file, self.state.backbone), file.notices
+
+    def _folder(self) -> Path | None:
+        """Where the training of the next task is kept."""
+        return None if self._directory is None else self._directory / f"task-{self._next}"
 
     def _check_task(self, task: int) -> None:
         if not 0 <= task < self._next:
@@ -259,6 +330,8 @@ class ContinualLearner:
             before = replace(before, groups=groups, owners=ownership.unowned(groups))
         if capacity.exhausted(before.owners):
             capacity.refuse_exhausted(self.settings, taught.name, self._next)
+            if self.settings.exhausted is Exhausted.EXPAND:
+                before = expand.expanded(before, self.settings, derived_seed(self.seed, _GROW, self._next))
         features = features_of(before.backbone, taught.inputs)
         seed = derived_seed(self.seed, _HEAD, self._next)
         return before, make_head(self.settings.head, features, len(taught.classes), seed)
@@ -297,13 +370,17 @@ class ContinualLearner:
 
     def _workbench(self, begun: Attempt) -> nn.Module:
         """The backbone that training loops of users get: one module for all tasks, with the values of an attempt."""
-        if self._bench is None:
-            self._bench = copy.deepcopy(begun.network.backbone)
         values = ownership.tensors(begun.network)
+        if self._bench is None or self._grown(begun.state):
+            self._bench = copy.deepcopy(begun.network.backbone)
         for name, tensor in ownership.tensors(TaskNetwork(self._bench, begun.network.head)).items():
             tensor.data.copy_(values[name])
         self._bench.zero_grad()
         return self._bench
+
+    def _grown(self, before: State) -> bool:
+        """Whether a state has more channels than the learner's."""
+        return bool(self.tasks) and state.widths_of(before.groups) != state.widths_of(self.state.groups)
 
     def _replace(self, before: State, after: State) -> None:
         """Take over a new state: one assignment, so that an interruption finds the old one or the new one."""
@@ -313,32 +390,10 @@ class ContinualLearner:
         number = len(before.tasks)
         taken = {name: (owner == number).nonzero().flatten() for name, owner in after.owners.items()}
         notice = capacity.notice(taken, before.owners, task.name)
+        if self._grown(before):
+            notice = f"Task {task.name!r} found no free channel: the network has grown by half."
         if notice is not None:
             self.notices = (*self.notices, notice)
         self.state = after
-
-
-def _factory(backbone: Backbone) -> Callable[[], nn.Module]:
-    if isinstance(backbone, NetworkSpec):
-        return partial(named_backbone, backbone)
-    if isinstance(backbone, nn.Module):
-        return partial(copy.deepcopy, backbone)
-    return backbone
-
-
-def _by_trial(learned: Callable[[float, Path | None], State], delta: float, folder: Path | None) -> State:
-    """The smallest share whose held-out accuracy is at most ``delta`` below that of everything that is free."""
-
-    def tried(keep: float) -> State:
-        return learned(keep, None if folder is None else folder / f"share-{keep:g}")
-
-    most = tried(1.0)
-    for keep in capacity.TRIALS:
-        after = tried(keep)
-        if _accuracy(after) >= _accuracy(most) - delta:
-            return after
-    return most
-
-
-def _accuracy(after: State) -> float:
-    return after.tasks[-1].held_out_accuracy or 0.0
+        if self._directory is not None:
+            self.save(self._directory / store.STREAM)

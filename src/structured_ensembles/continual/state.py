@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import copy
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
@@ -18,9 +18,11 @@ from structured_ensembles import surgery
 from structured_ensembles.continual import ownership
 from structured_ensembles.continual.heads import TaskNetwork
 from structured_ensembles.continual.memory import owner_bits, packed
+from structured_ensembles.extraction import extract
 from structured_ensembles.types import Group, Side
 
 if TYPE_CHECKING:
+    from structured_ensembles.continual.inference import Profile
     from structured_ensembles.continual.memory import Served
     from structured_ensembles.continual.ownership import Owners
     from structured_ensembles.continual.settings import CrossBlock
@@ -38,6 +40,7 @@ class TaskRecord:
         inputs: (n, ...), a few of its inputs.
         logits: (n, K), what the network said to them when the task was learned.
         digests: SHA-256 of everything that its answers depend on, by name, when the task was learned.
+        profile: What its examples look like to it, to tell it from other tasks.
     """
 
     name: str
@@ -47,6 +50,7 @@ class TaskRecord:
     inputs: Tensor
     logits: Tensor
     digests: Mapping[str, str]
+    profile: Profile | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -60,6 +64,8 @@ class State:
         heads: T of them.
         norms: For each task the normalisation tensors of its own, if tasks have that; else an empty mapping.
         tasks: T records.
+        widths: For each task, how many channels every group had when it was learned, if the backbone has grown since
+            the first one; else empty.
     """
 
     backbone: nn.Module
@@ -68,6 +74,7 @@ class State:
     heads: tuple[nn.Module, ...] = ()
     norms: tuple[Mapping[str, Tensor], ...] = ()
     tasks: tuple[TaskRecord, ...] = ()
+    widths: tuple[Mapping[str, int], ...] = ()
 
 
 def whole(state: State, task: int) -> TaskNetwork:
@@ -79,10 +86,44 @@ def whole(state: State, task: int) -> TaskNetwork:
     return network
 
 
+class Learned(NamedTuple):
+    """The network of a task as wide as it was when the task was learned.
+
+    Attributes:
+        network: All of its channels on, in evaluation mode.
+        groups: Of its channels.
+        owners: By group.
+    """
+
+    network: TaskNetwork
+    groups: tuple[Group, ...]
+    owners: Owners
+
+
+def as_learned(state: State, task: int) -> Learned:
+    """A copy of the network of a task, without the channels that the backbone has got since then.
+
+    Those are zeros to the task, but a wider layer may add its numbers up in another order.
+    """
+    network, present = whole(state, task), widths_of(state.groups)
+    widths = state.widths[task] if state.widths else present
+    if widths == present:
+        return Learned(network, state.groups, state.owners)
+    first = {name: torch.arange(width) for name, width in widths.items()}
+    narrow = cast("TaskNetwork", extract(network, state.groups, first))
+    owners = {name: owner[: widths[name]] for name, owner in state.owners.items()}
+    return Learned(narrow, surgery.narrowed(network, state.groups, first), owners)
+
+
+def widths_of(groups: Sequence[Group]) -> dict[str, int]:
+    """By group, how many channels it has."""
+    return {group.name: group.channels for group in groups}
+
+
 def gated(state: State, task: int) -> TaskNetwork:
     """A copy of the network of a task that uses the channels of the tasks 0 to ``task``, in evaluation mode."""
-    network = whole(state, task)
-    with surgery.zeroed(network, state.groups, ownership.active(state.owners, task)):
+    network, groups, owners = as_learned(state, task)
+    with surgery.zeroed(network, groups, ownership.active(owners, task)):
         return copy.deepcopy(network)  # the copy keeps the hooks
 
 
@@ -95,14 +136,26 @@ def answers(state: State, task: int, inputs: Tensor, batch_size: int = 256) -> T
 
 def digests(state: State, task: int) -> dict[str, str]:
     """SHA-256 of everything that a task's answers depend on, by name of the tensor."""
-    network = whole(state, task)
-    ends = ownership.ends(network, state.groups, state.owners)
+    network, groups, owners = as_learned(state, task)
+    ends = ownership.ends(network, groups, owners)
     parts = {f"head.{name}": tensor for name, tensor in network.head.state_dict().items()}
     for name, tensor in ownership.tensors(network).items():
         parts[name] = tensor if name not in ends else _chosen(tensor, ownership.used(ends[name], task))
-    for name, owner in state.owners.items():
+    for name, owner in owners.items():
         parts[f"owners of {name}"] = owner.where(owner <= task, ownership.NOBODY)
     return {name: _digest(tensor) for name, tensor in parts.items()}
+
+
+def changes(state: State) -> Iterator[str]:
+    """What is not, to the bit, as it was when its task was learned, one sentence each."""
+    for task, record in enumerate(state.tasks):
+        now = digests(state, task)
+        for name, digest in record.digests.items():
+            if now.get(name) != digest:
+                yield f"{name} of task {task} ({record.name}) has changed"
+        difference = (answers(state, task, record.inputs) - record.logits).abs().max()
+        if difference != 0:  # NaN is a change, too
+            yield f"logits of task {task} ({record.name}) differ by up to {float(difference):.2g}"
 
 
 def _chosen(tensor: Tensor, mask: Tensor) -> Tensor:
