@@ -9,7 +9,7 @@ import math
 from dataclasses import replace
 
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from rich.console import Console
 
@@ -74,6 +74,7 @@ def test_a_run_comes_back_from_json(one: StreamRun) -> None:
 numbers = st.floats(0, 1)
 
 
+@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(st.lists(st.tuples(numbers, st.lists(st.just(NAN) | numbers, min_size=3, max_size=3)), min_size=3, max_size=3))
 def test_any_step_comes_back(rows: list[tuple[float, list[float]]]) -> None:
     steps = [
