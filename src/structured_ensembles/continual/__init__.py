@@ -1,5 +1,9 @@
 """Streams of tasks: one network that learns one task after the other and forgets none."""
 
+from __future__ import annotations
+
+from structured_ensembles.continual.heads import HeadKind
+from structured_ensembles.continual.inference import Inferred, Per, Score
 from structured_ensembles.continual.learner import ContinualLearner
 from structured_ensembles.continual.memory import Memory
 from structured_ensembles.continual.settings import (
@@ -7,10 +11,8 @@ from structured_ensembles.continual.settings import (
     ContinualSettings,
     CrossBlock,
     Exhausted,
-    HeadKind,
     Norms,
     ThresholdOver,
-    settings,
 )
 
 __all__ = [
@@ -20,8 +22,10 @@ __all__ = [
     "CrossBlock",
     "Exhausted",
     "HeadKind",
+    "Inferred",
     "Memory",
     "Norms",
+    "Per",
+    "Score",
     "ThresholdOver",
-    "settings",
 ]
