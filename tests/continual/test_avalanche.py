@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import sys
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -158,6 +159,32 @@ def test_logits_have_a_column_for_every_class_and_tasks_may_be_mixed(benchmark):
         torch.testing.assert_close(single[task][:, CLASSES[task]], loop.model.learner.network(task)(images).detach())
     assert not mixed[label == 2].any()  # has not been learned
     assert loop.model(images, None).keys() == {0, 1}
+
+
+def test_a_stream_that_was_saved_goes_on(benchmark, tmp_path):
+    first = strategy()
+    first.train(benchmark.train_stream[:2])
+    first.model.learner.save(tmp_path / "stream")
+    loop = strategy(model=StructuredModel(ContinualLearner.load(tmp_path / "stream", small)))
+    facts = [answers(first, task) for task in range(2)]
+    for _ in range(2):
+        for task, fact in enumerate(facts):
+            check_answers(fact, answers(loop, task))
+        if len(loop.model.learner.tasks) == 2:
+            loop.train(benchmark.train_stream[2])
+    with pytest.raises(DataError, match="task label 1 has been learned already"):
+        loop.train(benchmark.train_stream[1])
+
+
+def test_a_network_may_grow_in_between(benchmark):
+    settings = replace(TINY, keep=1.0, exhausted="expand")
+    loop = strategy(kind=Remembering, model=StructuredModel(ContinualLearner(small, settings=settings)))
+    loop.train(benchmark.train_stream[0])
+    fact = answers(loop, 0)
+    loop.train(benchmark.train_stream[1])
+    assert loop.model.network.backbone[0].out_channels == 12
+    check_answers(fact, answers(loop, 0))
+    loop.model.learner.check_forgetting()
 
 
 def test_a_training_that_is_stopped_is_given_up(benchmark):

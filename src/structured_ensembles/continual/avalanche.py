@@ -37,6 +37,9 @@ if TYPE_CHECKING:
 ABSENT = -1000.0
 """The logit of a class that is none of the task's; what Avalanche's own heads give."""
 
+_NAME = "Avalanche task "
+"""How the learner's tasks are named, before the task label."""
+
 
 class Experience(Protocol):
     """What is read of Avalanche's experiences."""
@@ -72,8 +75,8 @@ class StructuredModel(MultiTaskModule):  # type: ignore[misc]  # Avalanche has n
     those of the whole stream or begin at 0 in each task. For a task that has not been learned all logits are zero.
 
     Args:
-        learner: What learns. Its search, ranking and capacity settings are used, its training settings are not. Tasks
-            that it learned elsewhere have no label here.
+        learner: What learns. Its search, ranking and capacity settings are used, its training settings are not. The
+            tasks that it learned in an earlier `StructuredModel` keep their labels, also after it was saved and loaded.
 
     Attributes:
         learner: The same, for what Avalanche has no word for: export, size, the check for forgetting.
@@ -94,9 +97,10 @@ class StructuredModel(MultiTaskModule):  # type: ignore[misc]  # Avalanche has n
         self.learner = learner
         # Until the first task: optimisers refuse a model without parameters.
         self.network = TaskNetwork(copy.deepcopy(learner.state.backbone), nn.Identity())
-        self._numbers: dict[int, int] = {}
         self._begun: _Begun | None = None
         self._answering: tuple[int, nn.Module] | None = None
+        self.known_train_tasks_labels = set(self._numbers)
+        self.max_class_label = max((max(self._classes(number)) + 1 for number in self._numbers.values()), default=0)
 
     def adaptation(self, experience: Experience) -> None:
         """Take notice of an experience's classes; called by Avalanche.
@@ -136,7 +140,7 @@ class StructuredModel(MultiTaskModule):  # type: ignore[misc]  # Avalanche has n
         self._give_up()
         label, classes = self._check(experience), _classes(experience)
         examples = _Examples(experience.dataset.train(), classes)
-        context = self.learner.task(examples, name=f"task {label}", classes=list(map(str, classes)))
+        context = self.learner.task(examples, name=f"{_NAME}{label}", classes=list(map(str, classes)))
         self.network = context.__enter__()
         self._begun = _Begun(label, classes, context)
         self.known_train_tasks_labels.add(label)
@@ -152,7 +156,16 @@ class StructuredModel(MultiTaskModule):  # type: ignore[misc]  # Avalanche has n
             raise SettingsError("there is no task to commit: begin one first")
         self.network.cpu()  # where the learner keeps everything
         begun.context.__exit__(None, None, None)
-        self._numbers[begun.label] = len(self.learner.tasks) - 1
+
+    @property
+    def _numbers(self) -> dict[int, int]:
+        """By task label, the numbers of the learner's tasks."""
+        names = [record.name for record in self.learner.tasks]
+        return {int(name.removeprefix(_NAME)): task for task, name in enumerate(names) if name.startswith(_NAME)}
+
+    def _classes(self, number: int) -> list[int]:
+        """The labels of the classes of one of the learner's tasks."""
+        return [int(name) for name in self.learner.tasks[number].classes]
 
     def _give_up(self) -> None:
         begun, self._begun = self._begun, None
@@ -186,7 +199,7 @@ class StructuredModel(MultiTaskModule):  # type: ignore[misc]  # Avalanche has n
         # One at a time: Avalanche evaluates task by task.
         if self._answering is None or self._answering[0] != number:
             self._answering = number, self.learner.network(number)
-        return self._answering[1].to(device), [int(name) for name in self.learner.tasks[number].classes]
+        return self._answering[1].to(device), self._classes(number)
 
 
 class StructuredPlugin(SupervisedPlugin):  # type: ignore[misc]  # Avalanche has no types
