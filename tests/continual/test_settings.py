@@ -59,6 +59,7 @@ def test_the_published_bundle():
         ({"rank_batches": 0}, "rank_batches 0 must be at least 1, or none"),
         ({"graph_seconds": -1.0}, "graph_seconds -1.0 must be above 0"),
         ({"rule": "per_cost"}, "rule per_cost is for ensembles"),
+        ({"rule": "tapered"}, "rule tapered is for ensembles"),
         ({"search": SearchSettings(diversity={"overlap": 0.1})}, "needs several members, and a task has one"),
         ({"cross_block": "zeros"}, "unknown crossblock 'zeros': did you mean 'zero'"),
     ],

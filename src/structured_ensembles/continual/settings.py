@@ -139,7 +139,10 @@ def _limits(s: ContinualSettings) -> list[tuple[bool, str]]:
             s.rank_batches is not None and not s.rank_batches >= 1,
             f"rank_batches {s.rank_batches} must be at least 1, or none",
         ),
-        (s.rule is Rule.PER_COST, "rule per_cost is for ensembles: tasks take channels by rule local or global"),
+        (
+            s.rule in {Rule.PER_COST, Rule.TAPERED},
+            f"rule {s.rule} is for ensembles: tasks take channels by rule local or global",
+        ),
         (bool(s.search.diversity), "search.diversity needs several members, and a task has one: leave it empty"),
         (not 0 < s.keep <= 1, f"keep {s.keep} is outside (0, 1]: 0.5 gives a task half of the free channels"),
         (not s.tasks >= 1, f"tasks {s.tasks} must be at least 1"),
