@@ -22,6 +22,7 @@ import torch
 from sklearn.model_selection import train_test_split
 
 import blocks
+import streams
 from structured_ensembles import data
 from structured_ensembles.augmentation import Augmentation
 from structured_ensembles.evaluation.comparison_report import markdown
@@ -183,6 +184,7 @@ def page(folder: Path, docs: Path) -> str:
         seeds = [folder / "evaluated" / f"{study.name}-{seed}" for seed in range(study.evaluated)]
         if known := blocks.section(seeds):
             parts.append(f"### What they know: {study.title}\n\n{KNOWN}\n\n{known}")
+    parts += [known for stream in streams.STREAMS if (known := streams.section(stream, folder, docs))]
     return "\n\n".join(parts).rstrip() + "\n"
 
 
@@ -205,6 +207,10 @@ def main() -> None:
         if present and (options.only is None or study.name in options.only):
             measure(study, options.work, options.jobs)
             evaluate(study, options.work)
+    for stream in streams.STREAMS:
+        source = {"mnist": options.mnist, "cifar": options.cifar}[stream.source]
+        if source and (options.only is None or stream.name in options.only):
+            streams.measure(stream, source, options.work, options.jobs)
     (options.docs / "results.md").write_text(page(options.work, options.docs), encoding="utf-8")
 
 

@@ -1,0 +1,185 @@
+"""Streams of tasks for docs/results.md: every strategy, memory over ten tasks, and answers without a task id."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from dataclasses import dataclass, replace
+from functools import partial
+from statistics import fmean
+from typing import TYPE_CHECKING
+
+import torch
+
+from structured_ensembles.continual.backbones import backbone
+from structured_ensembles.continual.inference import Per
+from structured_ensembles.continual.settings import Capacity, settings
+from structured_ensembles.continual.strategies import STRATEGIES, Structured
+from structured_ensembles.data import as_float
+from structured_ensembles.evaluation.streams_report import markdown
+from structured_ensembles.experiments import streams
+from structured_ensembles.experiments.streams import StreamGrid, StreamKind, StreamPlan
+from structured_ensembles.files import write_whole
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from structured_ensembles.data import ImageData
+
+BATCH = 20
+
+
+@dataclass(frozen=True)
+class Stream:
+    """One section of the page.
+
+    Attributes:
+        name: Of its folder and pictures.
+        title: Its heading.
+        text: What it is.
+        source: Which of the sources that the benchmark is given: ``mnist`` or ``cifar``.
+        kind: How the source becomes tasks.
+        tasks: How many.
+        epochs: At most, each task.
+        capacity: How many channels a task of the structured learner takes.
+        strategies: What is compared.
+        seeds: How many.
+        inferred: Whether the answers without a task id are measured too.
+    """
+
+    name: str
+    title: str
+    text: str
+    source: str
+    kind: StreamKind
+    tasks: int
+    epochs: int
+    capacity: Capacity
+    strategies: tuple[str, ...]
+    seeds: int
+    inferred: bool = False
+
+    def grid(self, source: str) -> StreamGrid:
+        """What is run, on a file or folder."""
+        chosen = settings()
+        training = replace(chosen.training, epochs=self.epochs)
+        chosen = replace(chosen, training=training, capacity=self.capacity)
+        plan = StreamPlan(source, kind=self.kind, tasks=self.tasks, architecture="lenet5", settings=chosen)
+        return StreamGrid(plan, self.strategies, tuple(range(self.seeds)))
+
+
+STREAMS = (
+    Stream(
+        "split-mnist",
+        "Split MNIST: 5 tasks of two digits",
+        "All of MNIST, LeNet-5, 2 epochs a task; the structured learner gives every task the same share of channels.",
+        "mnist",
+        StreamKind.SPLIT,
+        5,
+        2,
+        Capacity.EQUAL,
+        tuple(STRATEGIES),
+        3,
+        inferred=True,
+    ),
+    Stream(
+        "split-cifar",
+        "Split CIFAR-10, a subset: 5 tasks of two classes",
+        "LeNet-5, 15 epochs a task, no augmentation; the same share of the channels for every task.",
+        "cifar",
+        StreamKind.SPLIT,
+        5,
+        15,
+        Capacity.EQUAL,
+        tuple(STRATEGIES),
+        3,
+    ),
+    Stream(
+        "permuted-mnist",
+        "Permuted MNIST: 10 tasks",
+        "LeNet-5, 1 epoch a task; every task takes half of what is free (published), so that what a task adds falls.",
+        "mnist",
+        StreamKind.PERMUTED,
+        10,
+        1,
+        Capacity.GEOMETRIC,
+        ("structured", "single_task"),
+        1,
+    ),
+)
+
+
+def measure(one: Stream, source: str, folder: Path, jobs: int) -> None:
+    """Run what has not been run yet."""
+    grid, goal = one.grid(source), folder / one.name
+    images = streams.load(grid.plan)
+    runs = streams.carry_out(grid, images, goal, jobs)
+    streams.write_tables(runs, goal)
+    streams.write_pictures(runs, goal)
+    if one.inferred and not (goal / "inferred.json").exists():
+        found = [inferred(grid.plan, images, seed) for seed in grid.seeds]
+        write_whole(goal / "inferred.json", json.dumps(found, indent=1))
+
+
+def inferred(plan: StreamPlan, images: list[ImageData], seed: int) -> dict[str, float]:
+    """What the structured learner answers when nobody tells it the task."""
+    tasks = streams.stream(plan, images, seed)
+    made = replace(plan.settings, tasks=len(tasks))
+    strategy = Structured(partial(backbone, streams.network(plan, tasks[0])), made, seed)
+    for task in tasks:
+        strategy.learn(task)
+    learner, told, right, sample, batch = strategy.learner, [], [], [], []
+    for number, task in enumerate(tasks):
+        pixels, labels = as_float(task.test.images), task.test.labels
+        told.append(float((learner.predict(pixels, task=number).classes == labels).float().mean()))
+        free = learner.predict(pixels)
+        sample.append(float((free.tasks == number).float().mean()))
+        right.append(float(((free.tasks == number) & (free.prediction.classes == labels)).float().mean()))
+        order = torch.randperm(len(pixels), generator=torch.Generator().manual_seed(seed))
+        parts = [part for part in torch.split(order, BATCH) if len(part) == BATCH]
+        guesses = [int(learner.predict(pixels[part], per=Per.BATCH).tasks[0]) for part in parts]
+        batch.append(fmean(guess == number for guess in guesses))
+    return {"told": fmean(told), "sample": fmean(sample), "batch": fmean(batch), "class": fmean(right)}
+
+
+def section(one: Stream, folder: Path, docs: Path) -> str:
+    """Its part of the page; empty if nothing has been run."""
+    goal = folder / one.name
+    if not (goal / "results.json").exists():
+        return ""
+    runs = streams.results(one.grid(""), goal)
+    parts = [f"## {one.title}", one.text]
+    for picture in ("accuracy", "memory"):
+        if (goal / f"{picture}.png").exists():
+            shutil.copy(goal / f"{picture}.png", docs / "results" / f"{one.name}-{picture}.png")
+            parts.append(f"![{picture.title()} over the stream](results/{one.name}-{picture}.png)")
+    parts.append(markdown(runs).strip())
+    if one.kind is StreamKind.PERMUTED:
+        parts.append(_marginal(goal))
+    if (goal / "inferred.json").exists():
+        parts.append(_told(json.loads((goal / "inferred.json").read_text())))
+    return "\n\n".join(parts)
+
+
+def _marginal(goal: Path) -> str:
+    """What each task added, in bytes, beside one whole backbone."""
+    runs = {run["cell"]["strategy"]: run for run in json.loads((goal / "results.json").read_text())}
+    added = [step["marginal_bytes"] for step in runs["structured"]["steps"]]
+    whole = runs["single_task"]["steps"][0]["memory"]
+    backbone_bytes = whole["shared"] + whole["normalisation"]
+    heads = runs["structured"]["steps"][-1]["memory"]["heads"]
+    share = (sum(added) - heads) / backbone_bytes
+    listed = ", ".join(f"{value:,}" for value in added)
+    return (
+        f"Bytes that the structured learner's tasks add, one after the other: {listed}. Without heads that is "
+        f"{share:.2f} of one backbone ({backbone_bytes:,} bytes)."
+    )
+
+
+def _told(found: list[dict[str, float]]) -> str:
+    mean = {name: f"{100 * fmean(one[name] for one in found):.2f} %" for name in found[0]}
+    return (
+        f"**Without a task id** ({len(found)} seeds, structured): the task is right for {mean['sample']} of single images "
+        f"and for {mean['batch']} of batches of {BATCH}; the class, of all ten, is right for {mean['class']} of single "
+        f"images. With the task told it is {mean['told']}."
+    )
