@@ -179,7 +179,7 @@ def _marginal(goal: Path) -> str:
 def _told(found: list[dict[str, float]]) -> str:
     mean = {name: f"{100 * fmean(one[name] for one in found):.2f} %" for name in found[0]}
     return (
-        f"**Without a task id** ({len(found)} seeds, structured): the task is right for {mean['sample']} of single images "
-        f"and for {mean['batch']} of batches of {BATCH}; the class, of all ten, is right for {mean['class']} of single "
-        f"images. With the task told it is {mean['told']}."
+        f"**Without a task id** ({len(found)} seeds, structured): the task is right for {mean['sample']} of single "
+        f"images and for {mean['batch']} of batches of {BATCH}; the class, of all ten, is right for {mean['class']} of "
+        f"single images. With the task told it is {mean['told']}."
     )
