@@ -14,18 +14,31 @@ def blocks(language: str) -> list[str]:
     return re.findall(rf"```{language}\n(.*?)```", README.read_text(encoding="utf-8"), flags=re.DOTALL)
 
 
+def executed(holding: str, before: str = "") -> dict[str, object]:
+    """The names that the block leaves which holds a text."""
+    (code,) = [block for block in blocks("python") if holding in block]
+    names: dict[str, object] = {"__name__": "example"}
+    exec(compile(before + code, "README.md", "exec"), names)  # noqa: S102 (our own file)
+    return names
+
+
 def test_the_python_example_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    names: dict[str, object] = {"__name__": "example"}
-    exec(compile(blocks("python")[0], "README.md", "exec"), names)  # noqa: S102 (our own file)
+    names = executed("StructuredEnsemble(")
     assert names["same"](names["torch"].rand(2, 1, 8, 8)).shape == (4, 2, 3)
     assert (tmp_path / "ensemble.safetensors").exists()
+
+
+def test_the_stream_example_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert executed("ContinualLearner(")["free"].tasks.shape == (5,)
+    assert (tmp_path / "stream/stream.safetensors").exists()
 
 
 def test_the_diversity_example_registers_a_term() -> None:
     from structured_ensembles import diversity
 
-    exec(compile("import torch\n" + blocks("python")[1], "README.md", "exec"), {"__name__": "example"})  # noqa: S102
+    executed('@register("spread")', "import torch\n")
     try:
         assert "spread" in diversity.names()
     finally:
