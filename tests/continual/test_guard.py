@@ -70,6 +70,16 @@ def test_puts_back_what_may_not_change_before_each_pass(network, copied):
     assert same(changed, free(runs))
 
 
+def test_a_loop_may_call_the_backbone_and_the_head_apart(network):
+    before = frozen(network)
+    with guard.guarded(network, MASKS):
+        scribble(network)
+        network.head(network.eval().backbone(torch.rand(4, 2))).square().sum().backward()
+    assert same(before, frozen(network))
+    assert network.backbone[0].weight.grad[0].any()
+    assert not network.backbone[0].weight.grad[1:].any()
+
+
 def test_heads_are_free(network):
     with guard.guarded(network, MASKS):
         scribble(network)
@@ -129,10 +139,18 @@ def test_statistics_of_others_are_used_and_not_measured(network):
     torch.testing.assert_close(network.backbone(inputs), stored)
 
 
+def test_statistics_follow_the_network_to_another_type(network):
+    inputs = torch.rand(8, 2).double()
+    stored = copy.deepcopy(network.backbone).double().eval()(inputs)
+    with guard.guarded(network, MASKS), guard.normalised_as_stored(network, MASKS):
+        output = network.double().train().backbone(inputs)
+    torch.testing.assert_close(output[:, 1:], stored[:, 1:])
+
+
 def test_nothing_of_it_is_left(network):
     with guard.guarded(network, MASKS), guard.normalised_as_stored(network, MASKS):
         network(torch.rand(4, 2))
-    assert not network._forward_pre_hooks
+    assert not network.backbone._forward_pre_hooks
     assert not network.backbone[1]._forward_hooks
     scribble(network)
     after = frozen(network)

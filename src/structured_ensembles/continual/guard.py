@@ -9,7 +9,7 @@ from __future__ import annotations
 import weakref
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -17,7 +17,10 @@ from torch.nn.functional import batch_norm
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.hooks import RemovableHandle
 
-from structured_ensembles.continual.ownership import tensors
+from structured_ensembles.continual.ownership import of_backbone, tensors
+
+if TYPE_CHECKING:
+    from structured_ensembles.continual.heads import TaskNetwork
 
 Masks = Mapping[str, Tensor]
 """By name of a tensor, the entries that may change: bool, broadcast to the tensor. Other tensors may not change."""
@@ -27,7 +30,7 @@ Hooked = dict[int, tuple["weakref.ref[Tensor]", RemovableHandle]]
 
 
 @contextmanager
-def guarded(network: nn.Module, masks: Masks) -> Iterator[None]:
+def guarded(network: TaskNetwork, masks: Masks) -> Iterator[None]:
     """Within the block, and in copies that are made in it, the backbone keeps what the masks leave out.
 
     Args:
@@ -36,7 +39,8 @@ def guarded(network: nn.Module, masks: Masks) -> Iterator[None]:
     """
     kept = {name: tensor.detach().clone() for name, tensor in tensors(network).items()}
     hooked: Hooked = {}
-    hook = network.register_forward_pre_hook(_restoring(kept, dict(masks), hooked))
+    # Not the whole network: a training loop may call the backbone and the head by themselves.
+    hook = network.backbone.register_forward_pre_hook(_restoring(kept, dict(masks), hooked))
     try:
         yield
     finally:
@@ -84,8 +88,8 @@ def merged(into: nn.Module, trained: nn.Module, masks: Masks) -> None:
 
 
 def _restoring(kept: dict[str, Tensor], masks: dict[str, Tensor], hooked: Hooked) -> Callable[..., None]:
-    def restore(network: nn.Module, _inputs: Any) -> None:  # noqa: ANN401 (torch's own signature)
-        for name, tensor in tensors(network).items():
+    def restore(backbone: nn.Module, _inputs: Any) -> None:  # noqa: ANN401 (torch's own signature)
+        for name, tensor in of_backbone(backbone).items():
             # Moved once: the copy that is trained stays on its device.
             before = kept[name] = kept[name].to(tensor.device)
             if name in masks:
@@ -126,12 +130,18 @@ def _keeping(norm: _BatchNorm, own: Tensor) -> Callable[..., Tensor | None]:
     def keep(module: _BatchNorm, inputs: tuple[Tensor, ...], output: Tensor) -> Tensor | None:
         if not module.training:
             return None
-        device = output.device
         shape = (1, -1, *[1] * (output.dim() - 2))
-        stored = batch_norm(inputs[0], mean.to(device), variance.to(device), module.weight, module.bias, eps=module.eps)
-        return output.where(own.to(device).view(shape), stored)
+        # The copy that is trained may be on another device, or of another type.
+        stored = batch_norm(
+            inputs[0], _like(mean, module), _like(variance, module), module.weight, module.bias, eps=module.eps
+        )
+        return output.where(own.to(output.device).view(shape), stored)
 
     return keep
+
+
+def _like(statistics: Tensor, norm: _BatchNorm) -> Tensor:
+    return statistics if norm.running_mean is None else statistics.to(norm.running_mean)
 
 
 def _copy(statistics: Tensor | None) -> Tensor:

@@ -69,8 +69,12 @@ def _of(owner: Tensor, task: int) -> Tensor:
 
 def tensors(network: nn.Module) -> dict[str, Tensor]:
     """Every parameter and buffer of a task network's backbone, saved ones or not."""
-    everything = (*network.named_parameters(), *network.named_buffers())
-    return {name: tensor for name, tensor in everything if name.startswith(BACKBONE)}
+    return of_backbone(network.get_submodule(BACKBONE.removesuffix(".")))
+
+
+def of_backbone(backbone: nn.Module) -> dict[str, Tensor]:
+    """The same of a backbone by itself, by the same names."""
+    return {BACKBONE + name: tensor for name, tensor in (*backbone.named_parameters(), *backbone.named_buffers())}
 
 
 def norm_tensors(network: nn.Module) -> dict[str, Tensor]:
@@ -111,18 +115,6 @@ def _sites(network: nn.Module, groups: Sequence[Group], owners: Owners) -> dict[
             owner = sites.setdefault((cut.module, cut.side), torch.zeros(width, dtype=torch.int64))
             owner[cut.offset : cut.offset + group.channels * cut.repeat] = surgery.positions(cut, owners[group.name])
     return sites
-
-
-def columns(network: nn.Module, groups: Sequence[Group], owners: Owners, name: str) -> Tensor | None:
-    """(J,), who owns what a layer reads; None if it reads no group.
-
-    Args:
-        network: A task network.
-        groups: Of its backbone.
-        owners: Of their channels.
-        name: Of the layer.
-    """
-    return _sites(network, groups, owners).get((name, Side.IN))
 
 
 def used(of: Ends, task: int) -> Tensor:
