@@ -75,5 +75,15 @@ def test_a_backbone_is_served_in_parts_without_its_counters():
     assert (set(lone["normalisation"]), lone["shared"]) == ({"weight", "bias", "running_mean", "running_var"}, {})
 
 
+@pytest.mark.parametrize("task", [1, -1, 0.5, True, None])
+def test_tasks_are_named_by_numbers(tiny_backbone, tiny_settings, tiny_stream, task):
+    naive = Naive(tiny_backbone, tiny_settings(1), 0)
+    with pytest.raises(SettingsError, match="task 0 is unknown: no task has been learned"):
+        naive.network(0)
+    naive.learn(tiny_stream()[0])
+    with pytest.raises(SettingsError, match=rf"task {task} is unknown: tasks 0 to 0 have been learned; name one by"):
+        naive.network(task)
+
+
 def test_heads_are_served_by_number():
     assert list(served_heads([nn.Linear(2, 2), nn.Linear(2, 3)])) == ["0.weight", "0.bias", "1.weight", "1.bias"]

@@ -4,6 +4,7 @@ import math
 from dataclasses import replace
 
 import hypothesis.strategies as st
+import numpy as np
 import pytest
 import torch
 from hypothesis import given
@@ -11,6 +12,7 @@ from torch import Tensor
 
 from structured_ensembles.continual.tasks import (
     Task,
+    check_number,
     check_stream,
     check_task,
     from_sources,
@@ -242,3 +244,14 @@ def test_a_task_that_cannot_be_learned_is_refused(changes: dict[str, object], me
     check_task(_task())
     with pytest.raises(DataError, match=message):
         check_task(_task(**changes))
+
+
+def test_classes_of_one_name_are_refused():
+    task = split_classes(source(4), 2)[0]
+    with pytest.raises(DataError, match=r"the same \('a'\): give each a name of its own"):
+        check_task(replace(task, classes=("a", "a")))
+
+
+@pytest.mark.parametrize("number", [0, np.int64(0), torch.tensor(0)])
+def test_a_task_may_be_named_by_any_whole_number(number):
+    assert check_number(number, 1) == 0

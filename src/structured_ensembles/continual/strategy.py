@@ -13,12 +13,13 @@ from torch.nn.functional import cross_entropy
 from torch.nn.modules.batchnorm import _NormBase
 
 from structured_ensembles import training
+from structured_ensembles.continual import seeds
 from structured_ensembles.continual.backbones import features_of
 from structured_ensembles.continual.heads import TaskNetwork, make_head
 from structured_ensembles.continual.memory import measured
-from structured_ensembles.continual.tasks import check_shape, check_task
+from structured_ensembles.continual.tasks import check_number, check_shape, check_task
 from structured_ensembles.data.records import as_dataset
-from structured_ensembles.errors import DataError, SettingsError
+from structured_ensembles.errors import DataError
 from structured_ensembles.extraction import draw
 from structured_ensembles.seeding import derived_seed
 
@@ -36,9 +37,6 @@ if TYPE_CHECKING:
     from structured_ensembles.types import Architecture
 
 Network = TypeVar("Network", bound=nn.Module)
-
-_BACKBONE, _HEAD, _TRAINING = range(3)
-"""What a seed is for."""
 
 _COUNTER = "num_batches_tracked"
 
@@ -118,10 +116,7 @@ class Strategy(ABC):
         Raises:
             SettingsError: No such task has been learned.
         """
-        if not 0 <= task < len(self.tasks):
-            known = f"tasks 0 to {len(self.tasks) - 1} have been" if self.tasks else "no task has been"
-            raise SettingsError(f"task {task} is unknown: {known} learned")
-        return copy.deepcopy(self._network(task)).eval()
+        return copy.deepcopy(self._network(check_number(task, len(self.tasks)))).eval()
 
     @abstractmethod
     def _network(self, task: int) -> nn.Module:
@@ -141,13 +136,13 @@ class Strategy(ABC):
 
     def draw_backbone(self, number: int) -> nn.Module:
         """A freshly initialised backbone: number 0 is the same in all strategies of one seed."""
-        return draw(self.backbone, derived_seed(self.seed, _BACKBONE, number))
+        return draw(self.backbone, derived_seed(self.seed, seeds.BACKBONE, number))
 
     def make_head(self, backbone: nn.Module, task: Task, number: int) -> nn.Module:
         """The freshly initialised head of a task: the same in all strategies of one seed."""
         example = torch.zeros(2, *task.input_shape)
         features = features_of(backbone, example)
-        return make_head(self.settings.head, features, len(task.classes), derived_seed(self.seed, _HEAD, number))
+        return make_head(self.settings.head, features, len(task.classes), derived_seed(self.seed, seeds.HEAD, number))
 
     def train(
         self,
@@ -174,7 +169,7 @@ class Strategy(ABC):
             as_dataset(train),
             as_dataset(held_out),
             settings or self.settings.training,
-            seed=derived_seed(self.seed, _TRAINING, len(self.tasks)),
+            seed=derived_seed(self.seed, seeds.TRAIN, len(self.tasks)),
             label=f"{self.name}, task {len(self.tasks) + 1}",
             directory=directory,
             loss=loss,

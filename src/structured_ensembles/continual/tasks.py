@@ -6,6 +6,7 @@ no task ever trains on what another one holds out.
 
 from __future__ import annotations
 
+import operator
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING
@@ -170,6 +171,7 @@ def check_task(task: Task) -> None:
     """
     if len(task.classes) < 2:
         raise DataError(f"task {task.name!r} has {len(task.classes)} class: at least 2 are needed to tell apart")
+    check_names(f"task {task.name!r}", task.classes)
     for name, part in task.parts.items():
         called = f"the {name} of task {task.name!r}"
         if part.images.ndim != 4 or part.images.numel() == 0:
@@ -193,6 +195,39 @@ def check_shape(called: str, images: Tensor, shape: tuple[int, ...]) -> None:
         raise DataError(
             f"{called} has images of shape {tuple(images.shape[1:])} (channels, height, width), but the stream began "
             f"with {shape}: load all of them with one image_size, and make them all grey or all in colour"
+        )
+
+
+def check_number(task: object, learned: int) -> int:
+    """The number of a task that has been learned.
+
+    Args:
+        task: What the user says; anything may come.
+        learned: How many tasks have been.
+
+    Raises:
+        SettingsError: It is no whole number, or no such task has been learned.
+    """
+    known = f"tasks 0 to {learned - 1} have been" if learned else "no task has been"
+    try:
+        number = -1 if isinstance(task, bool) else operator.index(task)  # type: ignore[arg-type]
+    except TypeError:
+        number = -1
+    if not 0 <= number < learned:
+        raise SettingsError(f"task {task} is unknown: {known} learned; name one by its number")
+    return number
+
+
+def check_names(called: str, classes: Sequence[str]) -> None:
+    """Refuse classes that could not be told apart by their names.
+
+    Raises:
+        DataError: Naming those that come twice.
+    """
+    if twice := sorted({name for name in classes if classes.count(name) > 1}):
+        raise DataError(
+            f"{called} has classes that are called the same ({', '.join(map(repr, twice[:_MOST_NAMED]))}): give each a "
+            "name of its own"
         )
 
 
