@@ -187,3 +187,9 @@ def test_when_nothing_is_left_the_settings_decide():
         SettingsError, match=r"no channel is left for task 'x' after 3 tasks: take a smaller keep \(now"
     ):
         capacity.refuse_exhausted(replace(LOCAL, exhausted=Exhausted.ERROR), "x", 3)
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_where_nothing_is_free_there_is_nothing_to_take_and_no_importance_to_read(mode):
+    owners = {"a": torch.zeros(3, dtype=torch.int64), "b": torch.tensor([0, 1])}
+    assert {name: len(channels) for name, channels in take({}, owners, MODES[mode], 0.5).items()} == {"a": 0, "b": 0}

@@ -12,7 +12,7 @@ from torch import nn
 from torch.nn.functional import cross_entropy, relu
 from torch.utils.data import TensorDataset
 
-from structured_ensembles.continual import guard, learner, ownership
+from structured_ensembles.continual import capacity, guard, lesson, ownership
 from structured_ensembles.continual.heads import TaskNetwork
 from structured_ensembles.continual.learner import ContinualLearner
 from structured_ensembles.continual.settings import ContinualSettings, CrossBlock, Norms
@@ -196,7 +196,7 @@ def test_every_task_gets_channels_and_changes_them():
 # --- the mask phase, the gates, the features ------------------------------------------------------------------------
 
 
-SEARCHED = learner.search
+SEARCHED = capacity.search
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -209,12 +209,13 @@ def test_choosing_channels_changes_nothing(kind, monkeypatch):
         seen["after"] = network.state_dict()
         return found
 
-    monkeypatch.setattr(learner, "search", watched)
+    monkeypatch.setattr(capacity, "search", watched)
     taught = made(kind)
     drawn = copy.deepcopy(taught.state.backbone.state_dict())
     generator = torch.get_rng_state()
-    before, head = taught._prepared(learner.lesson.read(examples(0), None, None, ()))
-    importance = taught._importance(before, head, learner.lesson.read(examples(0), None, None, ()))
+    task = lesson.read(examples(0), None, None, ())
+    before, head = taught._prepared(task)
+    importance = capacity.needed(before, head, task, taught.settings, taught.seed)
     assert same(seen["before"], seen["after"]) == []
     assert same(drawn, taught.state.backbone.state_dict()) == []
     assert torch.equal(torch.get_rng_state(), generator)

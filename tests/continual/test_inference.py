@@ -181,6 +181,21 @@ def test_features_are_what_the_compact_network_of_the_task_gives(make, head):
         torch.testing.assert_close(answer.features, expected)
 
 
+@pytest.mark.parametrize("norms", Norms)
+def test_nothing_is_copied_to_answer(norms, monkeypatch):
+    taught = looped(norms=norms)
+    expected = [taught.predict(INPUTS, task=task).probabilities for task in range(3)]
+    assert not torch.equal(expected[0], taught.predict(INPUTS, task=1).probabilities[:, :2])
+    known = taught.predict(INPUTS)
+    for kind in (torch.Tensor, nn.Parameter):
+        monkeypatch.setattr(kind, "__deepcopy__", lambda *_: pytest.fail("a tensor was copied"))
+    assert torch.equal(taught.predict(INPUTS).scores, known.scores)
+    for task in range(3):
+        assert torch.equal(taught.predict(INPUTS, task=task).probabilities, expected[task])
+    modules = [module for part in (taught.state.backbone, *taught.state.heads) for module in part.modules()]
+    assert not any(module._forward_hooks or module._forward_pre_hooks for module in modules)
+
+
 # --- the profile of a task ------------------------------------------------------------------------------------------
 
 

@@ -80,13 +80,27 @@ def held(attempt: Attempt, network: TaskNetwork) -> Iterator[None]:
         yield
 
 
+def fill(bench: nn.Module, attempt: Attempt) -> None:
+    """Give a backbone what an attempt starts from: the values, on the CPU, of the type that is stored.
+
+    Args:
+        bench: Of the same shapes; it is changed in place, and gradients that it has are dropped.
+        attempt: Of the next task.
+    """
+    bench.zero_grad()
+    values = ownership.tensors(attempt.network)
+    for name, tensor in ownership.of_backbone(bench).items():
+        tensor.data = values[name].detach().clone()
+
+
 @torch.no_grad()
 def commit(attempt: Attempt, trained: TaskNetwork, lesson: Lesson, accuracy: float | None) -> State:
     """The state after the task: of the trained network, only what may change is taken over.
 
     Args:
         attempt: Of the task.
-        trained: The trained network, on any device; it may hold anything where it was not to change.
+        trained: The trained network, on any device and of any floating type; it may hold anything where it was not to
+            change.
         lesson: What was learned.
         accuracy: On the held-out examples, if that is known.
 

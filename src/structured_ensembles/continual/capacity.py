@@ -2,20 +2,31 @@
 
 from __future__ import annotations
 
+import copy
 from typing import TYPE_CHECKING
 
 import torch
 
-from structured_ensembles.continual import ownership
+from structured_ensembles.batches import loader
+from structured_ensembles.continual import ownership, seeds
+from structured_ensembles.continual.heads import TaskNetwork
 from structured_ensembles.continual.settings import Capacity, Exhausted, ThresholdOver
 from structured_ensembles.errors import SettingsError
 from structured_ensembles.extraction import compose
+from structured_ensembles.fitting import device
+from structured_ensembles.ranking import rank
+from structured_ensembles.search import search
+from structured_ensembles.seeding import derived_seed
 from structured_ensembles.selection import Rule, SelectionSettings, keep_share, order
+from structured_ensembles.types import Topology
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
+    from torch import nn
+
+    from structured_ensembles.continual.lesson import Lesson
     from structured_ensembles.continual.ownership import Owners
     from structured_ensembles.continual.settings import ContinualSettings
     from structured_ensembles.continual.state import State
@@ -32,6 +43,28 @@ def share(settings: ContinualSettings, task: int) -> float:
     return settings.keep
 
 
+def needed(before: State, head: nn.Module, taught: Lesson, settings: ContinualSettings, seed: int) -> Importance:
+    """How much a task needs each channel, all of them on; empty if there is none to take.
+
+    Args:
+        before: The state that the task comes to.
+        head: Of the task, as it was drawn.
+        taught: What it teaches.
+        settings: How scores are trained and ranked.
+        seed: Of the stream.
+    """
+    if exhausted(before.owners):
+        return {}
+    chosen, task = settings.search, len(before.tasks)
+    network = TaskNetwork(copy.deepcopy(before.backbone), copy.deepcopy(head)).to(device())
+    found = Topology(before.groups, len(taught.classes))
+    batches = loader(taught.train, chosen.batch_size, derived_seed(seed, seeds.SEARCH, task))
+    scores = search(network, found, batches, 1, chosen, derived_seed(seed, seeds.SEARCH, task, 1)).scores
+    batches = loader(taught.train, chosen.batch_size, derived_seed(seed, seeds.RANK, task))
+    ranked = derived_seed(seed, seeds.RANK, task, 1)
+    return rank(network, found, batches, scores, chosen.placement, settings.reduce, ranked, settings.rank_batches)
+
+
 def take(importance: Importance, owners: Owners, settings: ContinualSettings, keep: float) -> Channels:
     """The free channels that a task takes: the most important ones.
 
@@ -40,7 +73,7 @@ def take(importance: Importance, owners: Owners, settings: ContinualSettings, ke
     one of every group.
 
     Args:
-        importance: By group, (1, C), of all channels.
+        importance: By group, (1, C), of all channels; not read if no channel is free.
         owners: Of the channels.
         settings: The rule, the threshold, and the number of channels if that is fixed.
         keep: The share of the channels, in (0, 1].
@@ -49,13 +82,13 @@ def take(importance: Importance, owners: Owners, settings: ContinualSettings, ke
         By group, sorted indices; empty for a group without free channels.
     """
     free = ownership.free(owners)
+    if exhausted(owners):
+        return free  # all of them empty
     if settings.capacity is not Capacity.FIXED and settings.threshold_over is ThresholdOver.ALL:
         kept = keep_share(order(importance, _selection(settings.rule), {}), keep)[0]
         return {name: chosen[torch.isin(chosen, free[name])] for name, chosen in kept.items()}
     nothing = {name: channels for name, channels in free.items() if len(channels) == 0}
     candidates = {name: importance[name].cpu()[:, channels] for name, channels in free.items() if len(channels)}
-    if not candidates:
-        return nothing
     if settings.capacity is Capacity.FIXED:
         return nothing | compose(free, _first(candidates, settings.channels))
     return nothing | compose(free, keep_share(order(candidates, _selection(settings.rule), {}), keep)[0])

@@ -24,6 +24,7 @@ from structured_ensembles.continual import ownership
 from structured_ensembles.continual.heads import TaskNetwork
 from structured_ensembles.continual.settings import CrossBlock
 from structured_ensembles.continual.state import State, whole
+from structured_ensembles.seeding import seeded
 from structured_ensembles.temperature import fit_temperature
 from structured_ensembles.types import Choice, Prediction, Side
 from structured_ensembles.uncertainty import entropy, predict_from_logits
@@ -166,7 +167,8 @@ def profiled(state: State, train: Any, held_out: Any) -> State:  # noqa: ANN401 
         held_out: Examples of it that were not trained on: they tell what is usual.
     """
     *older, record = state.tasks
-    profile = measured(_seen(state, train), _seen(state, held_out))
+    with seeded(0):  # transforms may draw at random
+        profile = measured(_seen(state, train), _seen(state, held_out))
     return replace(state, tasks=(*older, replace(record, profile=profile)))
 
 

@@ -16,24 +16,20 @@ from typing import TYPE_CHECKING, overload
 
 from torch import Tensor, nn
 
-from structured_ensembles.batches import loader
 from structured_ensembles.continual import attempt as attempts
-from structured_ensembles.continual import capacity, expand, inference, lesson, ownership, state, store, units
+from structured_ensembles.continual import capacity, expand, inference, lesson, ownership, seeds, state, store, units
 from structured_ensembles.continual.backbones import factory, features_of
 from structured_ensembles.continual.heads import TaskNetwork, make_head
 from structured_ensembles.continual.inference import Inferred, Per, Score
 from structured_ensembles.continual.memory import Memory, measured
 from structured_ensembles.continual.settings import Capacity, Exhausted
 from structured_ensembles.continual.settings import settings as preset
+from structured_ensembles.continual.tasks import check_number
 from structured_ensembles.errors import DataError, NetworkError, SettingsError
 from structured_ensembles.extraction import draw, extract
-from structured_ensembles.fitting import device
 from structured_ensembles.networks import NetworkSpec
-from structured_ensembles.ranking import rank
-from structured_ensembles.search import search
-from structured_ensembles.seeding import derived_seed
+from structured_ensembles.seeding import derived_seed, seeded
 from structured_ensembles.training import train as train_network
-from structured_ensembles.types import Topology
 from structured_ensembles.uncertainty import predict_from_logits
 
 if TYPE_CHECKING:
@@ -45,9 +41,6 @@ if TYPE_CHECKING:
     from structured_ensembles.continual.settings import ContinualSettings
     from structured_ensembles.continual.state import State, TaskRecord
     from structured_ensembles.types import Channels, Importance, Prediction
-
-_BACKBONE, _HEAD, _TRAIN, _SPLIT, _SEARCH, _RANK, _GROW = range(7)
-"""The parts of a stream that have seeds of their own."""
 
 
 class ContinualLearner:
@@ -87,7 +80,7 @@ class ContinualLearner:
     ) -> None:
         self.settings = settings or preset()
         self.seed = operator.index(seed)
-        network = draw(factory(backbone), derived_seed(self.seed, _BACKBONE, 0))
+        network = draw(factory(backbone), derived_seed(self.seed, seeds.BACKBONE, 0))
         if not isinstance(network, nn.Module):
             raise NetworkError(f"the backbone is a {type(network).__name__}: it must be an nn.Module")
         self.state: State = state.State(network.cpu())
@@ -128,11 +121,11 @@ class ContinualLearner:
             SettingsError: No channel is left, a loss is not finite, or the directory holds another training.
         """
         taught = lesson.read(train, name, classes, self.tasks)
-        share, seed = self.settings.held_out, derived_seed(self.seed, _SPLIT, len(self.tasks))
+        share, seed = self.settings.held_out, derived_seed(self.seed, seeds.SPLIT, len(self.tasks))
         parts = lesson.divided(taught, train, held_out, share, seed)
         taught = replace(taught, train=parts[0])
         before, head = self._prepared(taught)
-        importance = self._importance(before, head, taught)
+        importance = capacity.needed(before, head, taught, self.settings, self.seed)
         folder = self._folder() if directory is None else Path(directory)
 
         def learned(keep: float, folder: Path | None) -> State:
@@ -150,7 +143,8 @@ class ContinualLearner:
 
         The block gets the network to train, in training mode. Whatever the optimiser does to it, only the task's own
         entries are taken over when the block ends; after an exception nothing is. The backbone in it is the same module
-        for every task, so that one optimiser may serve them all, until the network grows; the head is new.
+        for every task, so that one optimiser may serve them all, until the network grows; the head is new. It begins
+        on the CPU, and may be moved to another device or floating type: what is taken over is moved back.
 
         Args:
             train: What channels are chosen by: the examples that the loop will learn from.
@@ -174,9 +168,10 @@ class ContinualLearner:
             raise SettingsError("capacity auto finds a task's share by training: use learn(), or another capacity")
         taught = lesson.read(train, name, classes, self.tasks)
         before, head = self._prepared(taught)
-        taken = self._taken(before, self._importance(before, head, taught), capacity.share(self.settings, self._next))
+        importance = capacity.needed(before, head, taught, self.settings, self.seed)
+        taken = self._taken(before, importance, capacity.share(self.settings, self._next))
         begun = attempts.begin(before, head, taken, self.settings)
-        network = TaskNetwork(self._workbench(begun), begun.network.head).train()
+        network = TaskNetwork(self._workbench(begun), copy.deepcopy(begun.network.head)).train()
         with attempts.held(begun, network):
             yield network
         after = attempts.commit(begun, network, taught, None)
@@ -212,12 +207,12 @@ class ContinualLearner:
             SettingsError: No such task has been learned, or none.
             DataError: There are no inputs, or they have another shape.
         """
-        self._check_task(0 if task is None else task)
+        number = check_number(0 if task is None else task, self._next)
         shape = tuple(self.tasks[0].inputs.shape[1:])
         if len(inputs) == 0 or tuple(inputs.shape[1:]) != shape:
             raise DataError(f"inputs of shape {tuple(inputs.shape)}: pass at least one of shape {shape}")
         if task is not None:
-            return predict_from_logits(state.answers(self.state, task, inputs.cpu(), batch_size).unsqueeze(0))
+            return predict_from_logits(state.answers(self.state, number, inputs.cpu(), batch_size).unsqueeze(0))
         per, score = Per.named(per), Score.named(score)
         rule = self.settings.cross_block
         return inference.infer(self.state, rule, inputs.cpu(), per=per, score=score, batch_size=batch_size)
@@ -230,8 +225,7 @@ class ContinualLearner:
         Raises:
             SettingsError: No such task has been learned.
         """
-        self._check_task(task)
-        return state.gated(self.state, task)
+        return state.gated(self.state, check_number(task, self._next))
 
     def export_task(self, task: int) -> nn.Module:
         """The compact, dense network of one task, in evaluation mode: it computes what `network` does.
@@ -239,13 +233,13 @@ class ContinualLearner:
         Raises:
             SettingsError: No such task has been learned.
         """
-        self._check_task(task)
+        task = check_number(task, self._next)
         active = ownership.active(self.state.owners, task)
         return extract(state.whole(self.state, task), self.state.groups, active)
 
     def forgotten(self) -> tuple[str, ...]:
         """What is not, to the bit, as it was when its task was learned, one sentence each; empty if all is well."""
-        return tuple(state.changes(self.state))
+        return (*state.changed(self.state), *state.drifted(self.state))
 
     def check_forgetting(self) -> None:
         """Check that every task is, to the bit, what it was when it was learned: weights, statistics, owners, logits.
@@ -253,11 +247,7 @@ class ContinualLearner:
         Raises:
             NetworkError: Naming what has changed.
         """
-        if changes := self.forgotten():
-            raise NetworkError(
-                f"tasks have been forgotten: {'; '.join(changes[:5])}{'; ...' if len(changes) > 5 else ''}. Something "
-                "has written into the learner's state: load it from where it was saved"
-            )
+        state.check(self.state)
 
     def served(self) -> Served:
         """What must be stored to answer for all tasks, by part of `Memory`."""
@@ -280,7 +270,7 @@ class ContinualLearner:
         Raises:
             ArtefactError: It cannot be written, or the file there is something else than a stream.
         """
-        store.write(Path(path), self.state, self.settings, self.seed, network=self._spec, notices=self.notices)
+        self._write(Path(path), self.state, self.notices)
 
     @staticmethod
     def load(path: str | Path, backbone: Backbone | None = None) -> ContinualLearner:
@@ -316,11 +306,6 @@ class ContinualLearner:
         """Where the training of the next task is kept."""
         return None if self._directory is None else self._directory / f"task-{self._next}"
 
-    def _check_task(self, task: int) -> None:
-        if not 0 <= task < self._next:
-            known = f"tasks 0 to {self._next - 1} have been" if self.tasks else "no task has been"
-            raise SettingsError(f"task {task} is unknown: {known} learned")
-
     def _prepared(self, taught: Lesson) -> tuple[State, nn.Module]:
         """The state with its groups known, and a fresh head for the task."""
         before = self.state
@@ -331,35 +316,24 @@ class ContinualLearner:
         if capacity.exhausted(before.owners):
             capacity.refuse_exhausted(self.settings, taught.name, self._next)
             if self.settings.exhausted is Exhausted.EXPAND:
-                before = expand.expanded(before, self.settings, derived_seed(self.seed, _GROW, self._next))
+                before = expand.expanded(before, self.settings, derived_seed(self.seed, seeds.GROW, self._next))
         features = features_of(before.backbone, taught.inputs)
-        seed = derived_seed(self.seed, _HEAD, self._next)
+        seed = derived_seed(self.seed, seeds.HEAD, self._next)
         return before, make_head(self.settings.head, features, len(taught.classes), seed)
-
-    def _importance(self, before: State, head: nn.Module, taught: Lesson) -> Importance:
-        """How much the task needs each channel, all of them on; empty if there is nothing to take."""
-        if capacity.exhausted(before.owners):
-            return {}
-        chosen, task = self.settings.search, self._next
-        network = TaskNetwork(copy.deepcopy(before.backbone), copy.deepcopy(head)).to(device())
-        found = Topology(before.groups, len(taught.classes))
-        batches = loader(taught.train, chosen.batch_size, derived_seed(self.seed, _SEARCH, task))
-        scores = search(network, found, batches, 1, chosen, derived_seed(self.seed, _SEARCH, task, 1)).scores
-        batches = loader(taught.train, chosen.batch_size, derived_seed(self.seed, _RANK, task))
-        seed, limit = derived_seed(self.seed, _RANK, task, 1), self.settings.rank_batches
-        return rank(network, found, batches, scores, chosen.placement, self.settings.reduce, seed, limit)
 
     def _taken(self, before: State, importance: Importance, keep: float) -> Channels:
         return capacity.take(importance, before.owners, self.settings, keep)
 
     def _trained(self, begun: Attempt, taught: Lesson, held_out: object, folder: Path | None) -> State:
-        with attempts.held(begun, begun.network):
+        seed = derived_seed(self.seed, seeds.TRAIN, begun.task)
+        # Already the checks before training read an example, for which a transform may draw.
+        with attempts.held(begun, begun.network), seeded(seed):
             trained = train_network(
                 begun.network,
                 taught.train,
                 held_out,  # type: ignore[arg-type]  # a dataset, as `lesson.divided` gives it
                 self.settings.training,
-                seed=derived_seed(self.seed, _TRAIN, begun.task),
+                seed=seed,
                 label=f"structured, {taught.name}",
                 directory=folder,
             )
@@ -370,12 +344,9 @@ class ContinualLearner:
 
     def _workbench(self, begun: Attempt) -> nn.Module:
         """The backbone that training loops of users get: one module for all tasks, with the values of an attempt."""
-        values = ownership.tensors(begun.network)
         if self._bench is None or self._grown(begun.state):
             self._bench = copy.deepcopy(begun.network.backbone)
-        for name, tensor in ownership.tensors(TaskNetwork(self._bench, begun.network.head)).items():
-            tensor.data.copy_(values[name])
-        self._bench.zero_grad()
+        attempts.fill(self._bench, begun)
         return self._bench
 
     def _grown(self, before: State) -> bool:
@@ -383,7 +354,7 @@ class ContinualLearner:
         return bool(self.tasks) and state.widths_of(before.groups) != state.widths_of(self.state.groups)
 
     def _replace(self, before: State, after: State) -> None:
-        """Take over a new state: one assignment, so that an interruption finds the old one or the new one."""
+        """Take over a new state, once it has been saved: a failure or an interruption leaves the old one."""
         task = after.tasks[-1]
         if len(before.tasks) != self._next:
             raise SettingsError(f"another task was learned while {task.name!r} was: nothing of it is kept")
@@ -392,8 +363,10 @@ class ContinualLearner:
         notice = capacity.notice(taken, before.owners, task.name)
         if self._grown(before):
             notice = f"Task {task.name!r} found no free channel: the network has grown by half."
-        if notice is not None:
-            self.notices = (*self.notices, notice)
-        self.state = after
+        notices = self.notices if notice is None else (*self.notices, notice)
         if self._directory is not None:
-            self.save(self._directory / store.STREAM)
+            self._write(self._directory / store.STREAM, after, notices)
+        self.state, self.notices = after, notices
+
+    def _write(self, path: Path, learned: State, notices: tuple[str, ...]) -> None:
+        store.write(path, learned, self.settings, self.seed, network=self._spec, notices=notices)

@@ -19,8 +19,10 @@ from structured_ensembles.batches import (
     sized,
     split_held_out,
 )
+from structured_ensembles.continual.tasks import check_names
 from structured_ensembles.errors import DataError
 from structured_ensembles.fitting import fingerprint
+from structured_ensembles.seeding import seeded
 
 if TYPE_CHECKING:
     from structured_ensembles.batches import Source
@@ -65,21 +67,30 @@ def read(train: Source, name: str | None, classes: Classes, known: Sequence[Task
         DataError: It is empty, has labels outside 0 ... K - 1 or of one class only, inputs of another shape than the
             tasks before, or is one of them.
     """
-    dataset: Any = as_dataset(train)
-    check_finite(dataset)
-    called = name or f"task {len(known)}"
-    labels = labels_of(dataset)
-    names = _names(classes, labels)
-    check_labels(labels, len(names), called)
-    if len(torch.unique(labels)) < 2:
-        raise DataError(f"{called!r} has examples of one class only: there is nothing to tell apart")
-    inputs = _inputs(dataset)
-    _check_shape(inputs, known, called)
-    lesson = Lesson(called, names, dataset, inputs, fingerprint([dataset]))
+    # Transforms may draw at random: the same data are to have the same fingerprint each time.
+    with seeded(0):
+        lesson = _read(train, name or f"task {len(known)}", classes, known)
     for task, record in enumerate(known):
         if record.fingerprint == lesson.fingerprint:
-            raise DataError(f"{called!r} has been learned already, as task {task} ({record.name}): give other examples")
+            raise DataError(
+                f"{lesson.name!r} has been learned already, as task {task} ({record.name}): give other examples"
+            )
     return lesson
+
+
+def _read(train: Source, name: str, classes: Classes, known: Sequence[TaskRecord]) -> Lesson:
+    dataset: Any = as_dataset(train)
+    check_finite(dataset)
+    labels = labels_of(dataset)
+    names = _names(classes, labels)
+    check_names(repr(name), names)
+    check_labels(labels, len(names), name)
+    if len(torch.unique(labels)) < 2:
+        raise DataError(f"{name!r} has examples of one class only: there is nothing to tell apart")
+    inputs = _inputs(dataset)
+    if known:
+        _check_shape(inputs, known[0].inputs, name, "the tasks before it")
+    return Lesson(name, names, dataset, inputs, fingerprint([dataset]))
 
 
 def divided(lesson: Lesson, train: Source, held_out: Source | None, share: float, seed: int) -> tuple[Any, Any]:
@@ -93,18 +104,29 @@ def divided(lesson: Lesson, train: Source, held_out: Source | None, share: float
         seed: Which examples those are.
 
     Raises:
-        DataError: Held-out labels are outside the classes, or examples could be in both parts.
+        DataError: The held-out examples are unsound or unlike the task's, or examples could be in both parts.
     """
     if held_out is not None:
-        kept: Any = as_dataset(held_out)
-        check_labels(labels_of(kept), len(lesson.classes), f"held-out set of {lesson.name}")
-        return lesson.train, kept
+        with seeded(0):
+            return lesson.train, _read_held_out(held_out, lesson)
     if repeats(train):
         raise DataError(
             "the loader draws examples with replacement: some would be trained on and held out at once. Give "
             "held_out=..., or a loader without such a sampler"
         )
-    return split_held_out(lesson.train, share, seed)
+    with seeded(0):
+        return split_held_out(lesson.train, share, seed)
+
+
+def _read_held_out(held_out: Source, lesson: Lesson) -> Any:  # noqa: ANN401 (any dataset of examples)
+    name, dataset = f"held-out set of {lesson.name}", as_dataset(held_out)
+    try:
+        check_finite(dataset)
+    except DataError as error:
+        raise DataError(f"{name!r}: {error}") from error
+    check_labels(labels_of(dataset), len(lesson.classes), name)
+    _check_shape(_inputs(dataset), lesson.inputs, name, "the training examples")
+    return dataset
 
 
 def check_labels(labels: Tensor, classes: int, name: str) -> None:
@@ -139,9 +161,9 @@ def _inputs(dataset: Any) -> Tensor:  # noqa: ANN401 (any dataset of examples)
     return inputs
 
 
-def _check_shape(inputs: Tensor, known: Sequence[TaskRecord], name: str) -> None:
-    if known and inputs.shape[1:] != known[0].inputs.shape[1:]:
+def _check_shape(inputs: Tensor, known: Tensor, name: str, of: str) -> None:
+    if inputs.shape[1:] != known.shape[1:]:
         raise DataError(
-            f"{name!r} has inputs of shape {tuple(inputs.shape[1:])}, and the tasks before it of "
-            f"{tuple(known[0].inputs.shape[1:])}: resize them, or start another stream"
+            f"{name!r} has inputs of shape {tuple(inputs.shape[1:])}, and {of} of {tuple(known.shape[1:])}: resize "
+            "them, or start another stream"
         )

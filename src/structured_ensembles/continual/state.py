@@ -18,7 +18,7 @@ from structured_ensembles import surgery
 from structured_ensembles.continual import ownership
 from structured_ensembles.continual.heads import TaskNetwork
 from structured_ensembles.continual.memory import owner_bits, packed
-from structured_ensembles.extraction import extract
+from structured_ensembles.errors import NetworkError
 from structured_ensembles.types import Group, Side
 
 if TYPE_CHECKING:
@@ -78,19 +78,24 @@ class State:
 
 
 def whole(state: State, task: int) -> TaskNetwork:
-    """A copy of the network of a task, all of its channels on, in evaluation mode."""
-    network = TaskNetwork(copy.deepcopy(state.backbone), copy.deepcopy(state.heads[task])).eval()
+    """The network of a task, all of its channels on, in evaluation mode; its tensors are the state's, only to be read.
+
+    Its modules are its own: it may be given hooks while another one answers.
+    """
+    network = TaskNetwork(state.backbone, state.heads[task])
+    shared: dict[int, Tensor] = {id(tensor): tensor for tensor in (*network.parameters(), *network.buffers())}
     tensors = ownership.tensors(network)
     for name, values in state.norms[task].items():
-        tensors[name].data.copy_(values)
-    return network
+        there = tensors[name]
+        shared[id(there)] = nn.Parameter(values, there.requires_grad) if isinstance(there, nn.Parameter) else values
+    return cast("TaskNetwork", surgery.copied(network, shared)).eval()
 
 
 class Learned(NamedTuple):
     """The network of a task as wide as it was when the task was learned.
 
     Attributes:
-        network: All of its channels on, in evaluation mode.
+        network: All of its channels on, in evaluation mode; its tensors are only to be read.
         groups: Of its channels.
         owners: By group.
     """
@@ -101,7 +106,7 @@ class Learned(NamedTuple):
 
 
 def as_learned(state: State, task: int) -> Learned:
-    """A copy of the network of a task, without the channels that the backbone has got since then.
+    """The network of a task, without the channels that the backbone has got since then.
 
     Those are zeros to the task, but a wider layer may add its numbers up in another order.
     """
@@ -110,7 +115,7 @@ def as_learned(state: State, task: int) -> Learned:
     if widths == present:
         return Learned(network, state.groups, state.owners)
     first = {name: torch.arange(width) for name, width in widths.items()}
-    narrow = cast("TaskNetwork", extract(network, state.groups, first))
+    narrow = cast("TaskNetwork", surgery.cut(network, state.groups, first))
     owners = {name: owner[: widths[name]] for name, owner in state.owners.items()}
     return Learned(narrow, surgery.narrowed(network, state.groups, first), owners)
 
@@ -121,7 +126,7 @@ def widths_of(groups: Sequence[Group]) -> dict[str, int]:
 
 
 def gated(state: State, task: int) -> TaskNetwork:
-    """A copy of the network of a task that uses the channels of the tasks 0 to ``task``, in evaluation mode."""
+    """A copy of the network of a task that uses the channels of the tasks 0 to ``task``, with tensors of its own."""
     network, groups, owners = as_learned(state, task)
     with surgery.zeroed(network, groups, ownership.active(owners, task)):
         return copy.deepcopy(network)  # the copy keeps the hooks
@@ -130,8 +135,9 @@ def gated(state: State, task: int) -> TaskNetwork:
 @torch.no_grad()
 def answers(state: State, task: int, inputs: Tensor, batch_size: int = 256) -> Tensor:
     """(B, K): the logits of a task's network."""
-    network = gated(state, task)
-    return torch.cat([network(part) for part in torch.split(inputs, batch_size)])
+    network, groups, owners = as_learned(state, task)
+    with surgery.zeroed(network, groups, ownership.active(owners, task)):
+        return torch.cat([network(part) for part in torch.split(inputs, batch_size)])
 
 
 def digests(state: State, task: int) -> dict[str, str]:
@@ -146,16 +152,47 @@ def digests(state: State, task: int) -> dict[str, str]:
     return {name: _digest(tensor) for name, tensor in parts.items()}
 
 
-def changes(state: State) -> Iterator[str]:
-    """What is not, to the bit, as it was when its task was learned, one sentence each."""
+def changed(state: State) -> Iterator[str]:
+    """What the answers of a task depend on and is not, to the bit, as it was when the task was learned."""
     for task, record in enumerate(state.tasks):
         now = digests(state, task)
         for name, digest in record.digests.items():
             if now.get(name) != digest:
                 yield f"{name} of task {task} ({record.name}) has changed"
+
+
+def drifted(state: State) -> Iterator[str]:
+    """The answers that are not, to the bit, what they were when their task was learned, one sentence a task."""
+    for task, record in enumerate(state.tasks):
         difference = (answers(state, task, record.inputs) - record.logits).abs().max()
         if difference != 0:  # NaN is a change, too
             yield f"logits of task {task} ({record.name}) differ by up to {float(difference):.2g}"
+
+
+def check(state: State) -> None:
+    """Refuse a state in which some task is not, to the bit, what it was when it was learned.
+
+    Raises:
+        NetworkError: Naming what has changed.
+    """
+    if changes := [*changed(state)]:
+        raise NetworkError(
+            f"tasks have been forgotten: {_listed([*changes, *drifted(state)])}. Something has written into the "
+            "learner's state: load it from where it was saved"
+        )
+    if changes := [*drifted(state)]:
+        raise NetworkError(
+            f"{_listed(changes)}, though all weights, statistics and owners are the same to the bit. The likely cause "
+            "is rounding, which differs between machines, numbers of threads and versions of PyTorch: check where the "
+            "tasks were learned"
+        )
+
+
+def _listed(changes: Sequence[str]) -> str:
+    return "; ".join(changes[:_MOST_LISTED]) + ("; ..." if len(changes) > _MOST_LISTED else "")
+
+
+_MOST_LISTED = 5
 
 
 def _chosen(tensor: Tensor, mask: Tensor) -> Tensor:
