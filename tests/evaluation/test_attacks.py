@@ -149,7 +149,7 @@ def test_gradients_against_finite_differences(combine):
             moved.view(-1)[index] += sign * step
             probabilities = predict_from_logits(ensemble.logits(moved), combine).probabilities
             ends.append(float(-probabilities.gather(1, labels[:, None]).log().sum()))
-        assert found.view(-1)[index] == pytest.approx((ends[0] - ends[1]) / (2 * step), rel=1e-4, abs=1e-8)
+        assert found.reshape(-1)[index] == pytest.approx((ends[0] - ends[1]) / (2 * step), rel=1e-4, abs=1e-8)
 
 
 @COMBINES

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import torch
+import torch.fx
 from torch import Tensor, nn
 
 if TYPE_CHECKING:
@@ -34,8 +35,11 @@ class Normalised(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """Pixels (B, C, H, W) to logits (B, K)."""
-        normalised = (images - self.mean) / self.std
-        if normalised.device.type == "cpu":  # where convolutions of colour images are a quarter faster, channels last
-            normalised = normalised.contiguous(memory_format=torch.channels_last)
-        logits: Tensor = self.network(normalised)
+        logits: Tensor = self.network(laid_out((images - self.mean) / self.std))
         return logits
+
+
+@torch.fx.wrap  # one step for whoever traces the network: it asks for the device
+def laid_out(images: Tensor) -> Tensor:
+    """The images as convolutions like them: channels last on a CPU, where those of colour are a quarter faster."""
+    return images.contiguous(memory_format=torch.channels_last) if images.device.type == "cpu" else images
