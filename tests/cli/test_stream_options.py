@@ -116,3 +116,12 @@ def test_who_names_epochs_wants_so_many():
 def test_values_outside_their_limits_are_refused(values, message):
     with pytest.raises(SettingsError, match=message):
         stream_configuration.grid(values)
+
+
+def test_tasks_get_equal_shares_unless_a_share_is_given():
+    def capacity(**values):
+        return stream_configuration.grid(values).plan.settings.capacity
+
+    assert capacity() == "equal"
+    assert capacity(keep=0.25) == capacity(preset="published") == "geometric"
+    assert capacity(keep=0.25, capacity="auto") == "auto"

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from structured_ensembles.cli.configuration import as_yaml, placed, written
 from structured_ensembles.cli.stream_options import STREAM_AXES, STREAM_OPTIONS
-from structured_ensembles.continual.settings import settings
+from structured_ensembles.continual.settings import Capacity, settings
 from structured_ensembles.continual.strategies import STRATEGIES
 from structured_ensembles.errors import SettingsError
 from structured_ensembles.experiments.streams import StreamGrid, StreamPlan
@@ -51,7 +52,10 @@ def _plan(values: Mapping[str, Any]) -> StreamPlan:
     attributes = {_PLAN[name]: value for name, value in values.items() if name in _PLAN}
     if "sources" in attributes:
         attributes["sources"] = tuple(attributes["sources"])
-    start = settings(Preset(values.get("preset", Preset.DEFAULT)))
+    preset = Preset(values.get("preset", Preset.DEFAULT))
+    start = settings(preset)
+    if preset is Preset.DEFAULT and "keep" not in values:  # here it is known how many tasks share the channels
+        start = replace(start, capacity=Capacity.EQUAL)
     return StreamPlan(**attributes, settings=placed(start, values, STREAM_OPTIONS))
 
 

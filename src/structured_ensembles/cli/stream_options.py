@@ -83,10 +83,11 @@ STREAM_SECTIONS = (
             Option(
                 "capacity",
                 OneOf("geometric", "equal", "fixed", "auto"),
-                "How many free channels: a share (--keep), as many for each task, a number (--channels), or as few as "
-                "cost little accuracy (--delta).",
+                "How many free channels: a share (geometric, meant if --keep is given), as many for each task (equal), "
+                "a number (fixed: --channels), or as few as cost little accuracy (auto: --delta).",
                 "capacity",
-                default="geometric",
+                default="equal",
+                published="geometric",
             ),
             Option("keep", NUMBER, "Of geometric: the share of the free channels, in (0, 1].", "keep", default="0.5"),
             Option("channels", WHOLE, "Of fixed: how many channels of each layer.", "channels", default="8"),
