@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from structured_ensembles.temperature import fit_temperature
-from structured_ensembles.uncertainty import check_finite, predict_from_logits, quartiles
+from structured_ensembles.uncertainty import check_finite, predict_from_logits, quartiles, threshold_above
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -51,15 +51,15 @@ def choose_abstention(entropies: Tensor, correct: Tensor) -> Abstention | None:
     if not correct.any():
         return None
     check_finite(entropies)
-    q1, q3 = quartiles(entropies[correct])
+    found = quartiles(entropies[correct])
 
     def gain(gamma: float) -> float:
-        rejected = entropies > q3 + gamma * (q3 - q1)
+        rejected = entropies > threshold_above(found, gamma)
         caught = int((rejected & ~correct).sum()) / max(int((~correct).sum()), 1)
         return caught - int((rejected & correct).sum()) / int(correct.sum())
 
     best = max(reversed(GAMMAS), key=gain)
-    return Abstention((q1, q3), best, q3 + best * (q3 - q1))
+    return Abstention(found, best, threshold_above(found, best))
 
 
 def calibrate(logits: Tensor, labels: Tensor, combine: Combine) -> dict[str, Any]:

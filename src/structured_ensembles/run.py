@@ -24,6 +24,7 @@ from structured_ensembles import sizes
 from structured_ensembles.artefact import Record
 from structured_ensembles.errors import ArtefactError, SettingsError, unknown
 from structured_ensembles.evaluation import Cost, Metrics, Reliability, Row, measure, reliability
+from structured_ensembles.evaluation.answers import CHUNK, logits_of
 from structured_ensembles.extraction import draw
 from structured_ensembles.files import write_whole
 from structured_ensembles.methods import METHODS, SingleNetwork, StructuredEnsemble, make
@@ -48,7 +49,6 @@ SCHEMA = 1
 """Of ``metrics.json``."""
 STATE, LOGS, CONFIGURATION, METRICS = "state", "log", "config.yaml", "metrics.json"
 _PACKAGES = ("structured-ensembles", "torch", "lightning", "torch-pruning", "numpy", "safetensors")
-_CHUNK = 1024
 
 
 @dataclass(frozen=True)
@@ -146,8 +146,7 @@ def answer(ensemble: Ensemble, images: Tensor) -> Prediction:
         ensemble: Takes pixels in [0, 1].
         images: (N, C, H, W), uint8, or float32 in [0, 1].
     """
-    parts = [ensemble.logits(datasets.as_float(part)).cpu() for part in torch.split(images, _CHUNK)]
-    return predict_from_logits(torch.cat(parts, dim=1), ensemble.record.combine)
+    return predict_from_logits(logits_of(ensemble, torch.split(images, CHUNK)), ensemble.record.combine)
 
 
 @dataclass(frozen=True)

@@ -34,9 +34,7 @@ def predict_from_logits(logits: Tensor, combine: Combine = Combine.PROBABILITIES
         DataError: ``logits`` is not (M, B, K) with at least one member and one class.
         SettingsError: ``combine`` is no such choice.
     """
-    if logits.dim() != 3 or logits.shape[0] == 0 or logits.shape[2] == 0:
-        shape = tuple(logits.shape)
-        raise DataError(f"logits of shape {shape}: pass (members, batch, classes), one member and one class at least")
+    _check_logits(logits)
     combine = Combine.named(combine)
     logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
     own = logits.softmax(dim=-1)
@@ -114,14 +112,18 @@ def pairwise_kl(logits: Tensor) -> Tensor:
     Raises:
         DataError: ``logits`` is not (M, B, K) with at least one member and one class.
     """
-    if logits.dim() != 3 or logits.shape[0] == 0 or logits.shape[2] == 0:
-        shape = tuple(logits.shape)
-        raise DataError(f"logits of shape {shape}: pass (members, batch, classes), one member and one class at least")
+    _check_logits(logits)
     wide = logits.to(torch.promote_types(logits.dtype, torch.float32))
     logs = wide.log_softmax(dim=-1).clamp_min(math.log(torch.finfo(torch.float32).tiny))
     own = wide.softmax(dim=-1)
     products = (own - own.mean(dim=0)) * (logs - logs.mean(dim=0))
     return products.sum(dim=(0, 2)).clamp_min(0) / max(len(logits) - 1, 1)
+
+
+def _check_logits(logits: Tensor) -> None:
+    if logits.dim() != 3 or logits.shape[0] == 0 or logits.shape[2] == 0:
+        shape = tuple(logits.shape)
+        raise DataError(f"logits of shape {shape}: pass (members, batch, classes), one member and one class at least")
 
 
 def _check_votes(votes: Tensor) -> None:
@@ -167,7 +169,12 @@ def rejection_threshold(entropies_of_correct: Tensor, gamma: float = 1.5) -> flo
         )
     if entropies_of_correct.numel() == 0:
         return math.inf
-    q1, q3 = quartiles(entropies_of_correct)
+    return threshold_above(quartiles(entropies_of_correct), gamma)
+
+
+def threshold_above(quartiles: tuple[float, float], gamma: float) -> float:
+    """q3 + gamma (q3 - q1)."""
+    q1, q3 = quartiles
     return q3 + gamma * (q3 - q1)
 
 

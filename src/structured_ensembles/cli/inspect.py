@@ -13,9 +13,8 @@ from structured_ensembles.cli.verb import Verb
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from torch import Tensor
-
     from structured_ensembles.artefact import Record
+    from structured_ensembles.evaluation.structure import Layer
 
 _COLUMNS = 8
 
@@ -77,21 +76,14 @@ def described(path: Path) -> dict[str, Any]:
 
 def widths(record: Record) -> dict[str, dict[str, Any]]:
     """By layer, the channels of the whole network and how many of them each member keeps."""
-    return {
-        group.name: {
-            "whole": group.channels,
-            "members": [len(kept[group.name]) if group.name in kept else group.channels for kept in record.channels],
-        }
-        for group in record.groups
-    }
+    return {layer.layer: {"whole": layer.base, "members": list(layer.widths)} for layer in layers(record)}
 
 
 def overlaps(record: Record) -> dict[str, float]:
     """By pair of members, counted from 1, the intersection over union of their channels, averaged over the layers."""
+    found = layers(record)
     pairs = combinations(range(len(record.channels)), 2)
-    return {
-        f"{a + 1},{b + 1}": _mean([_iou(*pair) for pair in _kept_by(record, a, b)]) for a, b in pairs if record.groups
-    }
+    return {f"{a + 1},{b + 1}": _mean([layer.overlap[a][b] for layer in found]) for a, b in pairs if found}
 
 
 def mean_overlap(record: Record) -> float:
@@ -101,29 +93,19 @@ def mean_overlap(record: Record) -> float:
 
 def by_chance(record: Record) -> float | None:
     """What `overlaps` would be on average if members of these widths kept channels drawn at random; None for one."""
-    pairs = combinations(range(len(record.channels)), 2)
-    widths = {group.name: group.channels for group in record.groups}
     expected = [
-        _expected(len(one), len(other), channels)
-        for a, b in pairs
-        for (one, other), channels in zip(_kept_by(record, a, b), widths.values(), strict=True)
+        _expected(layer.widths[a], layer.widths[b], layer.base)
+        for a, b in combinations(range(len(record.channels)), 2)
+        for layer in layers(record)
     ]
     return _mean(expected) if expected else None
 
 
-def _kept_by(record: Record, a: int, b: int) -> list[tuple[Tensor, Tensor]]:
-    """By layer, the channels that two members keep."""
-    import torch
+def layers(record: Record) -> tuple[Layer, ...]:
+    """As `evaluation.structure.layers`, which is imported only when it is needed."""
+    from structured_ensembles.evaluation import structure
 
-    def kept(member: int, name: str, channels: int) -> Tensor:
-        return record.channels[member].get(name, torch.arange(channels))
-
-    return [(kept(a, g.name, g.channels), kept(b, g.name, g.channels)) for g in record.groups]
-
-
-def _iou(one: Tensor, other: Tensor) -> float:
-    first, second = set(one.tolist()), set(other.tolist())
-    return len(first & second) / len(first | second)
+    return structure.layers(record)
 
 
 def _expected(one: int, other: int, channels: int) -> float:

@@ -15,10 +15,13 @@ from structured_ensembles.progress import track
 from structured_ensembles.uncertainty import predict_from_logits
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from structured_ensembles.prediction import Ensemble
     from structured_ensembles.types import Combine, Prediction
 
-_CHUNK = 1024
+CHUNK = 1024
+"""So many images are made floating numbers at a time."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -52,6 +55,11 @@ class Answers:
         return self.prediction.classes == self.labels
 
 
+def logits_of(ensemble: Ensemble, parts: Iterable[Tensor]) -> Tensor:
+    """(M, N, K), on the CPU: the members' logits on all parts of N images, which may be uint8."""
+    return torch.cat([ensemble.logits(as_float(part)).cpu() for part in parts], dim=1)
+
+
 def ask(ensemble: Ensemble, images: Tensor, labels: Tensor | None = None, what: str = "predict") -> Answers:
     """Run all members once on any number of images.
 
@@ -66,8 +74,7 @@ def ask(ensemble: Ensemble, images: Tensor, labels: Tensor | None = None, what: 
     """
     if labels is not None and len(labels) != len(images):
         raise DataError(f"{len(images)} images and {len(labels)} labels: pass one label per image")
-    parts = [ensemble.logits(as_float(part)).cpu() for part in track(torch.split(images, _CHUNK), what)]
-    logits = torch.cat(parts, dim=1)
+    logits = logits_of(ensemble, track(torch.split(images, CHUNK), what))
     broken = int(logits.isnan().any(dim=2).any(dim=0).sum())
     if broken:
         raise DataError(f"the logits of {broken} of {len(images)} images are NaN: train the ensemble again")

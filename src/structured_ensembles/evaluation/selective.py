@@ -21,7 +21,7 @@ from torch import Tensor
 
 from structured_ensembles.calibrating import GAMMAS
 from structured_ensembles.errors import DataError, SettingsError
-from structured_ensembles.uncertainty import Rejection, rejection_report
+from structured_ensembles.uncertainty import Rejection, rejection_report, threshold_above
 
 from .metrics import checked_answers, running_sum
 
@@ -184,7 +184,7 @@ def reject_by_gamma(entropies: Tensor, correct: Tensor, quartiles: tuple[float, 
     q1, q3 = quartiles
     if not 0 <= q1 <= q3 < math.inf:
         raise SettingsError(f"quartiles {q1} and {q3}: pass the lower and the upper quartile of entropies, in nats")
-    thresholds = {gamma: q3 + gamma * (q3 - q1) for gamma in GAMMAS}
+    thresholds = {gamma: threshold_above(quartiles, gamma) for gamma in GAMMAS}
     return tuple(
         RejectionAtGamma(gamma, threshold, **asdict(rejection_report(entropies, correct, threshold)))
         for gamma, threshold in thresholds.items()

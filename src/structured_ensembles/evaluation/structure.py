@@ -11,6 +11,7 @@ from torch import Tensor
 from structured_ensembles.errors import DataError
 
 if TYPE_CHECKING:
+    from structured_ensembles.artefact import Record
     from structured_ensembles.prediction import Ensemble
     from structured_ensembles.types import Channels, Group
 
@@ -61,8 +62,12 @@ def structure(ensemble: Ensemble, votes: Tensor) -> Structure:
     if votes.dim() != 2 or len(votes) != record.members or votes.numel() == 0:
         shape = tuple(votes.shape)
         raise DataError(f"votes of shape {shape}: pass ({record.members} members, examples), one example at least")
-    layers = tuple(_layer(group, record.channels) for group in record.groups) if record.channels else None
-    return Structure(agreement(votes), layers or None)
+    return Structure(agreement(votes), layers(record) or None)
+
+
+def layers(record: Record) -> tuple[Layer, ...]:
+    """What members keep of each layer; empty if they were not cut out of a network."""
+    return tuple(_layer(group, record.channels) for group in record.groups) if record.channels else ()
 
 
 def agreement(votes: Tensor) -> tuple[tuple[float, ...], ...]:
