@@ -45,6 +45,8 @@ class Stream:
         strategies: What is compared.
         seeds: How many.
         inferred: Whether the answers without a task id are measured too.
+        width_mult: How many times as wide as LeNet-5 the network is.
+        beside: The name of a stream of the same tasks and seeds, whose separate networks this one is measured against.
     """
 
     name: str
@@ -58,13 +60,18 @@ class Stream:
     strategies: tuple[str, ...]
     seeds: int
     inferred: bool = False
+    width_mult: float = 1.0
+    beside: str = ""
 
     def grid(self, source: str) -> StreamGrid:
         """What is run, on a file or folder."""
         chosen = settings()
         training = replace(chosen.training, epochs=self.epochs)
         chosen = replace(chosen, training=training, capacity=self.capacity)
-        plan = StreamPlan(source, kind=self.kind, tasks=self.tasks, architecture="lenet5", settings=chosen)
+        arguments = {"width_mult": self.width_mult} if self.width_mult != 1 else {}
+        plan = StreamPlan(
+            source, kind=self.kind, tasks=self.tasks, architecture="lenet5", arguments=arguments, settings=chosen
+        )
         return StreamGrid(plan, self.strategies, tuple(range(self.seeds)))
 
 
@@ -93,6 +100,21 @@ STREAMS = (
         Capacity.EQUAL,
         tuple(STRATEGIES),
         3,
+    ),
+    Stream(
+        "split-cifar-wide",
+        "The same stream in one network 1.5 times as wide",
+        "LeNet-5 with 9, 24, 180 and 126 channels, otherwise as above: what one network has room for, where separate "
+        "networks of the usual width cost more bytes.",
+        "cifar",
+        StreamKind.SPLIT,
+        5,
+        15,
+        Capacity.EQUAL,
+        ("structured", "single_task", "packnet", "supsup", "wsn", "hat"),
+        3,
+        width_mult=1.5,
+        beside="split-cifar",
     ),
     Stream(
         "permuted-mnist",
@@ -156,6 +178,8 @@ def section(one: Stream, folder: Path, docs: Path) -> str:
     parts.append(markdown(runs).strip())
     if one.kind is StreamKind.PERMUTED:
         parts.append(_marginal(goal))
+    if one.beside:
+        parts.append(_separate(goal, folder / one.beside))
     if (goal / "inferred.json").exists():
         parts.append(_told(json.loads((goal / "inferred.json").read_text())))
     return "\n\n".join(parts)
@@ -174,6 +198,29 @@ def _marginal(goal: Path) -> str:
         f"Bytes that the structured learner's tasks add, one after the other: {listed}. Without heads that is "
         f"{share:.2f} of one backbone ({backbone_bytes:,} bytes)."
     )
+
+
+def _separate(goal: Path, other: Path) -> str:
+    """Every strategy against the separate networks of another stream, seed by seed."""
+    ours, theirs = _final(goal), _final(other)
+    lines = []
+    for name in dict.fromkeys(name for name, _ in ours):
+        seeds = sorted(seed for of, seed in ours if of == name and ("single_task", seed) in theirs)
+        pairs = [(ours[name, seed], theirs["single_task", seed]) for seed in seeds]
+        points = fmean(100 * (mine[0] - alone[0]) for mine, alone in pairs)
+        ratio = fmean(mine[1] / alone[1] for mine, alone in pairs)
+        lines.append(f"`{name}` {points:+.2f} points at {ratio:.2f}x ({len(pairs)} seeds)")
+    return (
+        "**Against separate networks of the usual width**, those of the section above, in average accuracy and in "
+        f"bytes: {', '.join(lines)}."
+    )
+
+
+def _final(goal: Path) -> dict[tuple[str, int], tuple[float, int]]:
+    """By strategy and seed, the average accuracy and the bytes at the end of the stream."""
+    runs = [run for run in json.loads((goal / "results.json").read_text()) if run["error"] is None]
+    last = {(run["cell"]["strategy"], run["cell"]["seed"]): run["steps"][-1] for run in runs}
+    return {key: (fmean(step["accuracies"]), sum(step["memory"].values())) for key, step in last.items()}
 
 
 def _told(found: list[dict[str, float]]) -> str:

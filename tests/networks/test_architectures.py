@@ -144,6 +144,14 @@ def test_lenet5_has_the_same_size_for_all_images_up_to_32(side):
     )
 
 
+def test_lenet5_is_widened():
+    assert parameters(networks.lenet5((3, 32, 32), 2, width_mult=1.5)) == (
+        (3 * 25 * 9 + 9) + (9 * 25 * 24 + 24) + linear(24 * 5 * 5, 180) + linear(180, 126) + linear(126, 2)
+    )
+    with pytest.raises(SettingsError, match=r"width_mult must be a number from 0\.25 to 16, not 100"):
+        networks.lenet5((3, 32, 32), 2, width_mult=100)
+
+
 @pytest.mark.parametrize(
     ("name", "widths"),
     [
