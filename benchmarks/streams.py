@@ -5,28 +5,17 @@ from __future__ import annotations
 import json
 import shutil
 from dataclasses import dataclass, replace
-from functools import partial
 from statistics import fmean
 from typing import TYPE_CHECKING
 
-import torch
-
-from structured_ensembles.continual.backbones import backbone
-from structured_ensembles.continual.inference import Per
 from structured_ensembles.continual.settings import Capacity, settings
-from structured_ensembles.continual.strategies import STRATEGIES, Structured
-from structured_ensembles.data import as_float
+from structured_ensembles.continual.strategies import STRATEGIES
 from structured_ensembles.evaluation.streams_report import markdown
 from structured_ensembles.experiments import streams
 from structured_ensembles.experiments.streams import StreamGrid, StreamKind, StreamPlan
-from structured_ensembles.files import write_whole
 
 if TYPE_CHECKING:
     from pathlib import Path
-
-    from structured_ensembles.data import ImageData
-
-BATCH = 20
 
 
 @dataclass(frozen=True)
@@ -44,7 +33,6 @@ class Stream:
         capacity: How many channels a task of the structured learner takes.
         strategies: What is compared.
         seeds: How many.
-        inferred: Whether the answers without a task id are measured too.
         width_mult: How many times as wide as LeNet-5 the network is.
         beside: The name of a stream of the same tasks and seeds, whose separate networks this one is measured against.
     """
@@ -59,7 +47,6 @@ class Stream:
     capacity: Capacity
     strategies: tuple[str, ...]
     seeds: int
-    inferred: bool = False
     width_mult: float = 1.0
     beside: str = ""
 
@@ -87,7 +74,6 @@ STREAMS = (
         Capacity.EQUAL,
         tuple(STRATEGIES),
         3,
-        inferred=True,
     ),
     Stream(
         "split-cifar",
@@ -138,30 +124,6 @@ def measure(one: Stream, source: str, folder: Path, jobs: int) -> None:
     runs = streams.carry_out(grid, images, goal, jobs)
     streams.write_tables(runs, goal)
     streams.write_pictures(runs, goal)
-    if one.inferred and not (goal / "inferred.json").exists():
-        found = [inferred(grid.plan, images, seed) for seed in grid.seeds]
-        write_whole(goal / "inferred.json", json.dumps(found, indent=1))
-
-
-def inferred(plan: StreamPlan, images: list[ImageData], seed: int) -> dict[str, float]:
-    """What the structured learner answers when nobody tells it the task."""
-    tasks = streams.stream(plan, images, seed)
-    made = replace(plan.settings, tasks=len(tasks))
-    strategy = Structured(partial(backbone, streams.network(plan, tasks[0])), made, seed)
-    for task in tasks:
-        strategy.learn(task)
-    learner, told, right, sample, batch = strategy.learner, [], [], [], []
-    for number, task in enumerate(tasks):
-        pixels, labels = as_float(task.test.images), task.test.labels
-        told.append(float((learner.predict(pixels, task=number).classes == labels).float().mean()))
-        free = learner.predict(pixels)
-        sample.append(float((free.tasks == number).float().mean()))
-        right.append(float(((free.tasks == number) & (free.prediction.classes == labels)).float().mean()))
-        order = torch.randperm(len(pixels), generator=torch.Generator().manual_seed(seed))
-        parts = [part for part in torch.split(order, BATCH) if len(part) == BATCH]
-        guesses = [int(learner.predict(pixels[part], per=Per.BATCH).tasks[0]) for part in parts]
-        batch.append(fmean(guess == number for guess in guesses))
-    return {"told": fmean(told), "sample": fmean(sample), "batch": fmean(batch), "class": fmean(right)}
 
 
 def section(one: Stream, folder: Path, docs: Path) -> str:
@@ -180,8 +142,6 @@ def section(one: Stream, folder: Path, docs: Path) -> str:
         parts.append(_marginal(goal))
     if one.beside:
         parts.append(_separate(goal, folder / one.beside))
-    if (goal / "inferred.json").exists():
-        parts.append(_told(json.loads((goal / "inferred.json").read_text())))
     return "\n\n".join(parts)
 
 
@@ -221,12 +181,3 @@ def _final(goal: Path) -> dict[tuple[str, int], tuple[float, int]]:
     runs = [run for run in json.loads((goal / "results.json").read_text()) if run["error"] is None]
     last = {(run["cell"]["strategy"], run["cell"]["seed"]): run["steps"][-1] for run in runs}
     return {key: (fmean(step["accuracies"]), sum(step["memory"].values())) for key, step in last.items()}
-
-
-def _told(found: list[dict[str, float]]) -> str:
-    mean = {name: f"{100 * fmean(one[name] for one in found):.2f} %" for name in found[0]}
-    return (
-        f"**Without a task id** ({len(found)} seeds, structured): the task is right for {mean['sample']} of single "
-        f"images and for {mean['batch']} of batches of {BATCH}; the class, of all ten, is right for {mean['class']} of "
-        f"single images. With the task told it is {mean['told']}."
-    )

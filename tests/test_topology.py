@@ -93,7 +93,7 @@ def test_no_position_is_cut_twice_and_all_lie_within_their_modules(architecture)
 
 
 def test_a_channel_scaled_by_zero_is_really_off(architecture):
-    """METHOD 3: with the factor at zero after the normalisation, readers see zeros: these activations keep zero."""
+    """With the factor at zero after the normalisation, readers see zeros: these activations keep zero."""
     network, groups = architecture.network, architecture.topology.groups
     generator = torch.Generator().manual_seed(5)
     channels = {

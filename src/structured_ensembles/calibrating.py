@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from structured_ensembles.types import Combine
 
 GAMMAS = tuple(i / 3 for i in range(10))
-"""The published grid: ten equal steps from 0 to 3 (METHOD 9)."""
+"""The published grid: ten equal steps from 0 to 3."""
 
 
 @dataclass(frozen=True)

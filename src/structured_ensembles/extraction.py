@@ -1,4 +1,4 @@
-"""Extract: real, smaller networks out of the base (METHOD 7).
+"""Extract: real, smaller networks out of the base.
 
 In evaluation mode a member computes what the base computes with the removed channels at zero. The base is untrained
 and the search leaves its buffers alone, so that a member's normalisation layers start fresh.

@@ -20,7 +20,7 @@ class Preset(Choice):
     DEFAULT = "default"
     """What we recommend."""
     PUBLISHED = "published"
-    """The published settings, with the faults of the published code mended (METHOD 11)."""
+    """The published settings, with the faults of the published code mended."""
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""Rank: one importance per member, group and channel, from the gradients of the scores (METHOD 5)."""
+"""Rank: one importance per member, group and channel, from the gradients of the scores."""
 
 from __future__ import annotations
 

@@ -21,7 +21,7 @@ from structured_ensembles.types import Choice, Cut, Group, Placement, Scores, Si
 
 
 class Parametrisation(Choice):
-    """How scores are parametrised (METHOD 3)."""
+    """How scores are parametrised."""
 
     FREE = "free"
     """The scale factor itself, started from N(0, 1)."""

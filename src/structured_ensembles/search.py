@@ -1,4 +1,4 @@
-"""Search: the scores of all members, trained end to end on a frozen network (METHOD 4)."""
+"""Search: the scores of all members, trained end to end on a frozen network."""
 
 from __future__ import annotations
 

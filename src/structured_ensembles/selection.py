@@ -1,4 +1,4 @@
-"""Select: which channels of each member survive (METHOD 6).
+"""Select: which channels of each member survive.
 
 Every rule gives each channel of a member a key in [0, 1], its place in the order in which channels are kept: the first
 0, the last 1. What is kept is then always a prefix, so that the size grows with its length and a budget can be met by

@@ -53,7 +53,7 @@ class Choice(str, Enum):
 
 
 class Scope(Choice):
-    """Which channels may be scaled (METHOD 3)."""
+    """Which channels may be scaled."""
 
     PRIVATE = "private"
     """Output channels of a single layer, which nothing ties to another layer's (published)."""
@@ -62,7 +62,7 @@ class Scope(Choice):
 
 
 class Placement(Choice):
-    """Where a channel is multiplied by its scale factor (METHOD 3)."""
+    """Where a channel is multiplied by its scale factor."""
 
     AFTER_NORM = "after_norm"
     """After the normalisation that follows the layer: at zero the channel is off."""
@@ -141,7 +141,7 @@ class Topology:
 
 
 class Combine(Choice):
-    """How the members' outputs become one prediction (METHOD 9)."""
+    """How the members' outputs become one prediction."""
 
     PROBABILITIES = "probabilities"
     """Mean of the members' probabilities: the mixture."""

@@ -1,4 +1,4 @@
-"""What the members of an ensemble say together, and how much they doubt it (METHOD 9).
+"""What the members of an ensemble say together, and how much they doubt it.
 
 Shapes: M members, B batch, K classes; N examples of a measurement. Every entropy is in nats, from 0 to ln K.
 """

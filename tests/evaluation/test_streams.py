@@ -15,6 +15,7 @@ from rich.console import Console
 
 from structured_ensembles.continual.memory import Memory
 from structured_ensembles.continual.protocol import Step, StreamResult
+from structured_ensembles.continual.untold import Untold
 from structured_ensembles.errors import ArtefactError, DataError
 from structured_ensembles.evaluation.streams import (
     StreamCell,
@@ -27,7 +28,7 @@ from structured_ensembles.evaluation.streams import (
     to_json,
     values,
 )
-from structured_ensembles.evaluation.streams_report import console, failures, markdown, notices
+from structured_ensembles.evaluation.streams_report import console, failures, markdown, notices, unaided
 
 NAN = math.nan
 
@@ -52,6 +53,7 @@ OURS = run(
     owners={"0": [0, 1, -1]},
     notices=("Task 1 is odd.",),
     proved=True,
+    untold=Untold(told=0.625, right=0.5, task=0.75, batch=1.0, auroc=0.875, novelty=0.5, nbytes=2000),
 )
 OURS_TOO = run("structured", 1, [[1.0, NAN], [1.0, 1.0]], [40, 50])
 FAILED = StreamRun(StreamCell("structured", 2), "the backbone | cannot be used")
@@ -109,6 +111,9 @@ def test_any_step_comes_back(rows: list[tuple[float, list[float]]]) -> None:
         (("owners",), [0], "owners must be lists of integers"),
         (("notices",), "x", "notices must be a list of texts"),
         (("proved",), 1, "proved must be true or false"),
+        (("untold",), [], "untold must be a JSON object"),
+        (("untold", "task"), "most", "untold must be numbers"),
+        (("untold", "nbytes"), 0.5, "untold.nbytes must be an integer"),
     ],
 )
 def test_what_is_no_run_is_refused(path: tuple[str | int, ...], value: object, message: str) -> None:
@@ -229,6 +234,17 @@ def test_the_page_has_both_tables_and_what_failed() -> None:
     assert "every run finished" in markdown([SINGLE])
 
 
+def test_answers_without_a_task_id_are_told_where_there_are_some() -> None:
+    (told,) = unaided(RUNS)
+    assert told.startswith("structured finds the task of 75.0 % of single images, and of 100.0 % of batches of 20. ")
+    assert "right for 50.0 % of the images, the class for 62.5 % when the task is told" in told
+    assert "others': 0.875; of known tasks against one that is new: 0.500" in told
+    assert told.endswith("take 2 kB more.")
+    assert f"### Without a task id\n\n- {told}" in markdown(RUNS)
+    assert "Without a task id" not in markdown([OURS_TOO, SINGLE])
+    assert values(OURS, RUNS)["untold_task"] == 0.75
+
+
 def test_seeds_that_say_the_same_share_a_line() -> None:
     again = replace(FAILED, cell=StreamCell("structured", 3))
     assert failures([FAILED, again, OURS]) == ["structured, seeds 2, 3: the backbone | cannot be used"]
@@ -239,6 +255,7 @@ def test_the_terminal_gets_a_table_that_fits(capsys: pytest.CaptureFixture[str])
     long = [replace(one, cell=StreamCell("batch_ensemble", one.cell.seed)) for one in (OURS, OURS_TOO)]
     console([*RUNS, *long], Console(width=80, highlight=False))
     printed = capsys.readouterr().out.splitlines()
-    assert max(map(len, printed)) <= 100
+    assert max(map(len, printed)) <= 100, "the table and the sentences below it"
     assert any(line.startswith("batch_ensemble ") and "81.25±26.52" in line for line in printed)
+    assert any(line.startswith("Without a task id, structured finds the task of 75.0 %") for line in printed)
     assert printed[-1] == "failed: structured, seed 2: the backbone | cannot be used"

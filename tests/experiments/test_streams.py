@@ -82,6 +82,7 @@ FINISHED = {
     "owners": None,
     "notices": [],
     "proved": False,
+    "untold": None,
     "steps": [{**_STEP, "task": "a", "accuracies": [0.5, None]}, {**_STEP, "task": "b", "accuracies": [0.5, 0.75]}],
 }
 
@@ -148,6 +149,8 @@ def test_a_structured_cell_says_who_owns_what_and_that_nothing_changed(digits: l
     assert {task for owner in run.owners.values() for task in owner} == {-1, 0, 1}
     assert run.result is not None
     assert [step.task for step in run.result.steps] == ["0 ... 4", "5 ... 9"]
+    assert run.untold is not None
+    assert run.untold.told == pytest.approx(sum(run.result.steps[-1].accuracies) / 2)
     assert run.result.accuracies[0][0] == run.result.accuracies[1][0]
     assert run.seconds is not None
 

@@ -1,4 +1,4 @@
-"""Regularisation terms that keep the members of a search apart (METHOD 4): one file each, and their registry."""
+"""Regularisation terms that keep the members of a search apart: one file each, and their registry."""
 
 from __future__ import annotations
 

@@ -36,7 +36,7 @@ Bandwidth: TypeAlias = Callable[[Tensor], Tensor]
 
 @register("mmd")
 def mmd(observation: Observation) -> Tensor:
-    """R = 1 / (D + eps), D the sum over groups and pairs of MMD2 with the published kernel (METHOD 4)."""
+    """R = 1 / (D + eps), D the sum over groups and pairs of MMD2 with the published kernel."""
     return inverse(squared_mmd(observation.scores, published_kernel, width))
 
 

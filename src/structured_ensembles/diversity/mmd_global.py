@@ -18,6 +18,6 @@ from structured_ensembles.diversity.registry import Observation, register
 
 @register("mmd_global")
 def mmd_global(observation: Observation) -> Tensor:
-    """R = 1 / (D + eps), D the sum over pairs of MMD2 of the concatenated groups (METHOD 4)."""
+    """R = 1 / (D + eps), D the sum over pairs of MMD2 of the concatenated groups."""
     everything = torch.cat(list(observation.scores.values()), dim=1)
     return inverse(squared_mmd({"": everything}, published_kernel, width))

@@ -26,13 +26,13 @@ MEDIAN_SAMPLE = 256
 
 @register("mmd_textbook")
 def mmd_textbook(observation: Observation) -> Tensor:
-    """R = 1 / (D + eps), D the sum over groups and pairs of MMD2 with the textbook kernel, gamma = C (METHOD 4)."""
+    """R = 1 / (D + eps), D the sum over groups and pairs of MMD2 with the textbook kernel, gamma = C."""
     return _textbook(observation, width)
 
 
 @register("mmd_median")
 def mmd_median(observation: Observation) -> Tensor:
-    """R = 1 / (D + eps), D the sum over groups and pairs of MMD2, textbook kernel, median heuristic (METHOD 4)."""
+    """R = 1 / (D + eps), D the sum over groups and pairs of MMD2, textbook kernel, median heuristic."""
     return _textbook(observation, median)
 
 

@@ -164,7 +164,7 @@ def penalty(weights: Mapping[str, float], observation: Observation) -> Tensor:
     """The weighted sum of the terms; one whose weight is zero is not computed.
 
     Args:
-        weights: By term, its weight: the lambda of METHOD 4.
+        weights: By term, its weight lambda in the loss of the search.
         observation: What the terms see.
 
     Returns:

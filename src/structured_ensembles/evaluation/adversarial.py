@@ -1,4 +1,4 @@
-"""What an ensemble answers to images that were changed to deceive it, and whether it notices (METHOD 9)."""
+"""What an ensemble answers to images that were changed to deceive it, and whether it notices."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Whether confidence is what it says: calibration errors, before and after one temperature (METHOD 9).
+"""Whether confidence is what it says: calibration errors, before and after one temperature.
 
 Shapes: N examples, K classes. Every calibration error is from 0 (calibrated) to 1, takes what `metrics.ece` takes and
 raises what it raises.

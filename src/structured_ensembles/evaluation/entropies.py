@@ -1,4 +1,4 @@
-"""How much an ensemble doubts its answers, and whether it doubts the wrong ones more (METHOD 9)."""
+"""How much an ensemble doubts its answers, and whether it doubts the wrong ones more."""
 
 from __future__ import annotations
 

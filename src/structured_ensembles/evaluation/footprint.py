@@ -1,4 +1,4 @@
-"""What a predictor costs in use: its size, its memory and its time, beside a whole network and M of them (METHOD 9).
+"""What a predictor costs in use: its size, its memory and its time, beside a whole network and M of them.
 
 All three are saved and measured alike, one after the other, on this machine. Times and memory depend on the machine and
 on what else runs on it; parameters, buffers, bytes and FLOPs do not.

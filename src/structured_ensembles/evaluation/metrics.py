@@ -1,4 +1,4 @@
-"""How good probabilities are: accuracy, likelihood, calibration (METHOD 9).
+"""How good probabilities are: accuracy, likelihood, calibration.
 
 Shapes: N examples, K classes. What takes probabilities (N, K) and labels (N,) refuses, with a DataError that names
 the value, what is empty, of another shape, not a distribution, or labelled outside 0 ... K - 1. Sums over examples run

@@ -1,4 +1,4 @@
-"""Whether an ensemble notices what it was not trained on: out-of-distribution detection (METHOD 9).
+"""Whether an ensemble notices what it was not trained on: out-of-distribution detection.
 
 An image is scored, and the score should be higher for images from outside than for those from inside. How well it tells
 them apart is measured without choosing a threshold, and the measures take ties as ties: no image is rejected before

@@ -1,4 +1,4 @@
-"""What declining the least certain answers buys: risk against coverage, and rejection by entropy (METHOD 9).
+"""What declining the least certain answers buys: risk against coverage, and rejection by entropy.
 
 Coverage is the share of examples that are answered, the most certain first; risk is the share of wrong answers among
 those. Among equally uncertain examples the answered ones are drawn at random, and every number is the expectation over

@@ -14,6 +14,7 @@ from structured_ensembles.continual.memory import Memory
 from structured_ensembles.continual.metrics import model_size_efficiency
 from structured_ensembles.continual.protocol import Step, StreamResult
 from structured_ensembles.continual.strategies import Joint, SingleTask
+from structured_ensembles.continual.untold import Untold
 from structured_ensembles.errors import ArtefactError, DataError
 
 from .comparison import spread
@@ -57,6 +58,7 @@ class StreamRun:
         notices: What a user should know of it, one sentence each.
         proved: Whether all that earlier tasks depend on was found at the end to be, to the bit, what it was when they
             were learned; False where it was not compared.
+        untold: How well it answers without being told the task; None where it cannot.
     """
 
     cell: StreamCell
@@ -65,6 +67,7 @@ class StreamRun:
     owners: Mapping[str, Sequence[int]] | None = None
     notices: tuple[str, ...] = ()
     proved: bool = False
+    untold: Untold | None = None
 
     @property
     def seconds(self) -> float | None:
@@ -93,7 +96,8 @@ def to_json(run: StreamRun) -> dict[str, object]:
     """The run as plain values, unrounded, with None for what was not measured; `from_json` reads them."""
     steps = None if run.result is None else [_plain(step) for step in run.result.steps]
     owners = None if run.owners is None else {name: list(owner) for name, owner in run.owners.items()}
-    told = {"owners": owners, "notices": list(run.notices), "proved": run.proved}
+    untold = None if run.untold is None else asdict(run.untold)
+    told = {"owners": owners, "notices": list(run.notices), "proved": run.proved, "untold": untold}
     return {"cell": asdict(run.cell), "error": run.error, "steps": steps, **told}
 
 
@@ -112,7 +116,7 @@ def from_json(value: object) -> StreamRun:
     Raises:
         ArtefactError: Something is missing, unknown or of another type.
     """
-    run = object_of("a run", value, ("cell", "error", "steps", "owners", "notices", "proved"))
+    run = object_of("a run", value, ("cell", "error", "steps", "owners", "notices", "proved", "untold"))
     cell = StreamCell(**object_of("a run's cell", run["cell"], [part.name for part in fields(StreamCell)]))
     require(isinstance(cell.strategy, str) and type(cell.seed) is int, f"{cell} is no cell.")
     error, steps, owners = run["error"], run["steps"], run["owners"]
@@ -122,7 +126,16 @@ def from_json(value: object) -> StreamRun:
     require(_is_texts(run["notices"]), "a run's notices must be a list of texts.")
     require(owners is None or _is_owners(owners), "a run's owners must be lists of integers by layer.")
     result = None if steps is None else StreamResult(cell.strategy, cell.seed, _steps(steps))
-    return StreamRun(cell, error, result, owners, tuple(run["notices"]), run["proved"])
+    return StreamRun(cell, error, result, owners, tuple(run["notices"]), run["proved"], _untold(run["untold"]))
+
+
+def _untold(value: object) -> Untold | None:
+    if value is None:
+        return None
+    found = object_of("a run's untold", value, [part.name for part in fields(Untold)])
+    require(type(found["nbytes"]) is int, f"untold.nbytes must be an integer, not {found['nbytes']!r}.")
+    require(all(type(one) in {int, float} for one in found.values()), f"a run's untold must be numbers, not {found}.")
+    return Untold(**found)
 
 
 def _steps(value: object) -> tuple[Step, ...]:
@@ -176,7 +189,8 @@ def values(run: StreamRun, runs: Sequence[StreamRun]) -> dict[str, float]:
     """What a finished run came to, by name; what it lacks a reference for is left out.
 
     Those are the fields of `continual.metrics.StreamMetrics`; bytes, at the end, in all and for each part of `Memory`;
-    ratio, of bytes to those of single-task networks with the same seed; model_size_efficiency; and seconds.
+    ratio, of bytes to those of single-task networks with the same seed; model_size_efficiency; seconds; and those of
+    `continual.untold.Untold`, with untold_ before them.
 
     Args:
         run: Which one.
@@ -193,6 +207,7 @@ def values(run: StreamRun, runs: Sequence[StreamRun]) -> dict[str, float]:
         "ratio": memory.total / single.steps[-1].memory.total if single else math.nan,
         "model_size_efficiency": model_size_efficiency([step.memory.total for step in run.result.steps]),
         "seconds": run.result.seconds,
+        **({f"untold_{name}": value for name, value in asdict(run.untold).items()} if run.untold else {}),
     }
     return {name: value for name, value in found.items() if not math.isnan(value)}
 

@@ -10,6 +10,8 @@ from rich.measure import Measurement
 from rich.table import Table
 from rich.text import Text
 
+from structured_ensembles.continual.untold import BATCH
+
 from .streams import PARTS, summarise
 from .table import NONE, WIDTH, duration, scaled
 
@@ -19,6 +21,9 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from .streams import StreamRun, StreamSummary
+
+
+_UNTOLD = "untold_"
 
 
 @dataclass(frozen=True)
@@ -77,6 +82,7 @@ def markdown(runs: Sequence[StreamRun]) -> str:
         _MEASURED,
         *("### Accuracy", _WORDS, _accuracies(rows)),
         *("### Memory", _BYTES, _sizes(rows)),
+        *(["### Without a task id", "\n".join(f"- {line}" for line in untold)] if (untold := unaided(runs)) else []),
         *(["### Notices", "\n".join(f"- {line}" for line in told)] if told else []),
         *("### Failed runs", "\n".join(f"- {line}" for line in failed) or "None: every run finished."),
     ]
@@ -91,6 +97,23 @@ def failures(runs: Sequence[StreamRun]) -> list[str]:
 def notices(runs: Sequence[StreamRun]) -> list[str]:
     """What runs had to tell, one line for all seeds of a strategy that told the same."""
     return _gathered((run.cell.strategy, run.cell.seed, notice) for run in runs for notice in run.notices)
+
+
+def unaided(runs: Sequence[StreamRun]) -> list[str]:
+    """How well strategies answer that are not told the task, a sentence or two each; those that cannot are left out."""
+    return [_unaided(row) for row in summarise(runs) if f"{_UNTOLD}task" in row.values]
+
+
+def _unaided(row: StreamSummary) -> str:
+    found = {name.removeprefix(_UNTOLD): one.mean for name, one in row.values.items() if name.startswith(_UNTOLD)}
+    share = {name: f"{100 * value:.1f} %" for name, value in found.items()}
+    digits, prefix = scaled(found["nbytes"])
+    return (
+        f"{row.strategy} finds the task of {share['task']} of single images, and of {share['batch']} of batches of "
+        f"{BATCH}. Task and class are right for {share['right']} of the images, the class for {share['told']} when the "
+        f"task is told. AUROC of a task's images against the others': {found['auroc']:.3f}; of known tasks against one "
+        f"that is new: {found['novelty']:.3f}. The statistics for this take {digits} {prefix}B more."
+    )
 
 
 def _gathered(told: Iterable[tuple[str, int, str]]) -> list[str]:
@@ -178,5 +201,7 @@ def console(runs: Sequence[StreamRun], console: Console) -> None:
     natural = Measurement.get(console, console.options.update(width=10**4), table).maximum
     table.width = min(natural, max(console.width, WIDTH))
     console.print(table, crop=False)
+    for line in unaided(runs):
+        console.print(Text(f"Without a task id, {line}"))
     for line in failures(runs):
         console.print(Text(f"failed: {line}"))

@@ -16,7 +16,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 from structured_ensembles import data as datasets
-from structured_ensembles.continual import protocol, tasks
+from structured_ensembles.continual import protocol, tasks, untold
 from structured_ensembles.continual.backbones import backbone
 from structured_ensembles.continual.settings import ContinualSettings, settings
 from structured_ensembles.continual.strategies import STRATEGIES, Structured, strategy
@@ -30,7 +30,7 @@ from structured_ensembles.evaluation.streams import (
     steps_csv,
     to_json,
 )
-from structured_ensembles.evaluation.streams_report import failures, markdown, notices
+from structured_ensembles.evaluation.streams_report import failures, markdown, notices, unaided
 from structured_ensembles.experiments import pool
 from structured_ensembles.experiments.pool import CELLS, STATE
 from structured_ensembles.experiments.running import claim
@@ -206,14 +206,15 @@ def _learned(plan: StreamPlan, cell: StreamCell, sources: Sources, state: Path |
         replace(step, seconds=math.nan) if known else step for step, known in zip(result.steps, begun, strict=True)
     ]
     run = StreamRun(cell, None, replace(result, steps=tuple(steps)))
-    return _with_proof(run, learner) if isinstance(learner, Structured) else run
+    return _with_proof(run, learner, shown) if isinstance(learner, Structured) else run
 
 
-def _with_proof(run: StreamRun, learner: Structured) -> StreamRun:
-    """What the structured learner alone can tell: who owns which channels, and whether anything has changed."""
+def _with_proof(run: StreamRun, learner: Structured, shown: Sequence[Task]) -> StreamRun:
+    """What the structured learner alone can tell: who owns what, whether anything has changed, and what task it is."""
     changed = learner.learner.forgotten()
     notices = (*learner.learner.notices, *changed)
-    return replace(run, owners=learner.owners, notices=notices, proved=not changed)
+    answers = untold.measure(learner.learner, shown, run.cell.seed)
+    return replace(run, owners=learner.owners, notices=notices, proved=not changed, untold=answers)
 
 
 def carry_out(grid: StreamGrid, sources: Sources, folder: Path, jobs: int = 1) -> list[StreamRun]:
@@ -294,6 +295,7 @@ def write_page(runs: Sequence[StreamRun], folder: Path, data: str, settings: Map
         proved=frozenset(run.cell.strategy for run in runs) - failed,
         failures=failures(runs),
         notices=notices(runs),
+        unaided=unaided(runs),
         settings=settings,
     )
     with suppress(DataError):

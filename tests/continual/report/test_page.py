@@ -19,6 +19,7 @@ ABOUT = About(
     frozenset({"structured"}),
     failures=("packnet, seed 3: the loss is not finite",),
     notices=("structured, seed 0: a task gets no channels",),
+    unaided=("structured finds the task of nearly all images.",),
     settings={"backbone": "small_cnn", "epochs": 5},
 )
 NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
@@ -73,6 +74,7 @@ def test_the_page_says_what_was_found(made_up):
     for told in (
         *ABOUT.failures,
         *ABOUT.notices,
+        *ABOUT.unaided,
         "small_cnn",
         "Who owns which channels",
         "4 tasks, one after the other",

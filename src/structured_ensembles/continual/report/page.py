@@ -34,6 +34,7 @@ class About:
             the bit, with what it was when the task was learned, and found the same, for all seeds.
         failures: What could not be finished, and why, a sentence each.
         notices: What else a reader should know, a sentence each.
+        unaided: How well it is answered without being told the task, a sentence or two for each strategy that can.
         settings: What repeats the run, in the order of the table.
     """
 
@@ -42,6 +43,7 @@ class About:
     proved: frozenset[str] = frozenset()
     failures: Sequence[str] = ()
     notices: Sequence[str] = ()
+    unaided: Sequence[str] = ()
     settings: Mapping[str, object] = field(default_factory=dict)
 
 

@@ -1,4 +1,4 @@
-"""Each task owns channels of one network (CONTINUAL 1): the structured learner among the strategies."""
+"""Each task owns channels of one network: the structured learner among the strategies."""
 
 from __future__ import annotations
 

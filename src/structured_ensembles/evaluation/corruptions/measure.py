@@ -1,4 +1,4 @@
-"""How an ensemble bears corrupted images (METHOD 9)."""
+"""How an ensemble bears corrupted images."""
 
 from __future__ import annotations
 
