@@ -105,6 +105,7 @@ REFUSED = {
         r"weight of '0' \(Conv2d\) is no task's own",
     ),
     "bare parameter": (Scale, r"scale of the backbone itself \(scale\) is no task's own"),
+    "one layer": (lambda: nn.Conv2d(3, 8, 3), "one Conv2d layer by itself: put it into an nn.Sequential"),
     "unknown parameter": (lambda: nn.Sequential(Gain(), nn.ReLU()), r"gain of '0' \(Gain\)"),
     "cumulative": (
         lambda: nn.Sequential(nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8, momentum=None)),

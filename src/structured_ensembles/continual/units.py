@@ -45,8 +45,12 @@ def find(backbone: nn.Module, kind: HeadKind, example: Tensor, seconds: float = 
         seconds: How long the dependency graph may take.
 
     Raises:
-        NetworkError: Some part of the backbone belongs to no channel, or could not be kept for the task that owns it.
+        NetworkError: It is a single layer, or some part of it belongs to no channel, or could not be kept for the task that owns it.
     """
+    if surgery.is_layer(backbone):
+        raise NetworkError(
+            f"the backbone is one {type(backbone).__name__} layer by itself: put it into an nn.Sequential"
+        )
     network = TaskNetwork(backbone, probe_head(kind, features_of(backbone, example)))
     refuse([problem for name, module in backbone.named_modules() if (problem := _unsound(name, module))])
     found = topology.find(network, example, seconds=seconds)

@@ -49,7 +49,7 @@ def _read(source: str, image_size: int | None, root: Path | None) -> ImageData:
         return load_digits()
     if name in NAMES:
         return load_named(name, root)
-    path = _path(source)
+    path = existing(source)
     if path is None:
         raise _nowhere(source)
     if path.is_dir():
@@ -59,7 +59,7 @@ def _read(source: str, image_size: int | None, root: Path | None) -> ImageData:
     raise DataError(f"{path} is neither a folder nor an .npz file: unpack archives and name the folder")
 
 
-def _path(source: str) -> Path | None:
+def existing(source: str) -> Path | None:
     """The file or folder of that name, if there is one."""
     try:
         path = Path(source).expanduser()

@@ -14,7 +14,7 @@ from structured_ensembles.data.files import SUFFIXES, decode, look
 from structured_ensembles.data.named import NAMES
 from structured_ensembles.data.reading import read_images
 from structured_ensembles.data.resizing import resize, with_channels
-from structured_ensembles.data.source import load
+from structured_ensembles.data.source import existing, load
 from structured_ensembles.errors import DataError, SettingsError
 from structured_ensembles.progress import track
 
@@ -58,24 +58,13 @@ def load_unlabelled(
     """
     if limit is not None and limit < 1:
         raise SettingsError(f"limit {limit}: read 1 image or more, or None for all")
-    path = _path(source)
+    path = None if source.lower() in {"digits", *NAMES} else existing(source)
     if path is None:  # a name; or nothing at all, which the loader explains best
         return _test_images(source, input_shape, limit, root)
     if path.is_dir():
         return _folder(path, input_shape, limit)
     reading = read_images([str(path)], input_shape)
     return _thinned(Unlabelled(path.name, reading.images, reading.notices), limit)
-
-
-def _path(source: str) -> Path | None:
-    """The file or folder of that name, unless it is the name of a set."""
-    if source.lower() in {"digits", *NAMES}:
-        return None
-    try:
-        path = Path(source).expanduser()
-        return path if source.strip() and path.exists() else None
-    except (OSError, ValueError, RuntimeError):
-        return None
 
 
 def _test_images(source: str, shape: tuple[int, int, int], limit: int | None, root: str | None) -> Unlabelled:
