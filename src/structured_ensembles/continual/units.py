@@ -45,7 +45,8 @@ def find(backbone: nn.Module, kind: HeadKind, example: Tensor, seconds: float = 
         seconds: How long the dependency graph may take.
 
     Raises:
-        NetworkError: It is a single layer, or some part of it belongs to no channel, or could not be kept for the task that owns it.
+        NetworkError: The backbone is a single layer, or some part of it belongs to no channel or could not be kept for
+            the task that owns it.
     """
     if surgery.is_layer(backbone):
         raise NetworkError(
