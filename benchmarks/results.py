@@ -42,8 +42,8 @@ Measured with torch {torch} and Python {python} on a CPU, one thread a run, two 
 other only."""
 
 KNOWN = """Every block of `structens evaluate --all` ([how](evaluation.md)); attacks and corruptions on up to 1,000 test
-images. A temperature is one number a method, fitted on held-out training images. AUROC and FPR95 by entropy; an AUROC of
-0 is no slip: noise brighter than any training image can make a network surer than they do."""
+images. A temperature is one number a method, fitted on held-out training images. AUROC and FPR95 by entropy; an AUROC
+of 0 is no slip: noise brighter than any training image can make a network surer than they do."""
 
 CORE = ("single", "structured", "published", "shuffled", "random", "narrow", "narrow_sliced", "deep")
 """The arms that the claim rests on: these run first."""
