@@ -202,6 +202,6 @@ def console(runs: Sequence[StreamRun], console: Console) -> None:
     table.width = min(natural, max(console.width, WIDTH))
     console.print(table, crop=False)
     for line in unaided(runs):
-        console.print(Text(f"Without a task id, {line}"))
+        console.print(Text(f"\nWithout a task id, {line}"))
     for line in failures(runs):
         console.print(Text(f"failed: {line}"))
