@@ -97,6 +97,15 @@ def test_missing_values_are_dashes_and_costs_without_a_single_network_stand_alon
     assert section(markdown(bare), "4 members")[2] == line
 
 
+def test_a_mean_over_only_some_of_the_seeds_is_not_shown():
+    ours = runs("structured", [0.70, 0.721], nll_calibrated=0.9123)
+    assert "| 0.9123 ± 0.0000 |" in markdown(ours)
+    del ours[0].values["nll_calibrated"]
+    page = markdown(ours)
+    assert "0.9123" not in page
+    assert "| 71.05 ± " in page
+
+
 def printed(results: list[Result], width: int = 100, *, terminal: bool = False) -> str:
     system = "standard" if terminal else None
     screen = Console(file=io.StringIO(), width=width, force_terminal=terminal, color_system=system)

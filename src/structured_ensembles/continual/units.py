@@ -48,11 +48,12 @@ def find(backbone: nn.Module, kind: HeadKind, example: Tensor, seconds: float = 
         NetworkError: The backbone is a single layer, or some part of it belongs to no channel or could not be kept for
             the task that owns it.
     """
+    features = features_of(backbone, example)
     if surgery.is_layer(backbone):
         raise NetworkError(
             f"the backbone is one {type(backbone).__name__} layer by itself: put it into an nn.Sequential"
         )
-    network = TaskNetwork(backbone, probe_head(kind, features_of(backbone, example)))
+    network = TaskNetwork(backbone, probe_head(kind, features))
     refuse([problem for name, module in backbone.named_modules() if (problem := _unsound(name, module))])
     found = topology.find(network, example, seconds=seconds)
     groups = tuple(group for group in found.groups if group.name.startswith(BACKBONE))

@@ -52,7 +52,7 @@ _Found = dict[str, dict[str, dict[Arm, "Difference"]]]
 _MEASURED = (
     "Measured: mean ± sample standard deviation over the seeds; in brackets the multiple of what "
     f"`{UNIT}` costs. Seeds: how many finished, of how many where some failed. T: with one temperature an "
-    "ensemble, fitted on held-out images."
+    "ensemble, fitted on held-out images; shown where every seed has it."
 )
 _PAIRED = (
     f"Against a baseline: arm minus baseline, each seed with the same seed: mean and {CONFIDENCE:.0%} interval of "
@@ -145,9 +145,10 @@ def _seeds(row: Summary) -> str:
 
 
 def _spread(row: Summary, quality: _Quality, digits: int, between: str = " ± ") -> str:
-    if quality.value not in row.values:
+    spread = row.values.get(quality.value)
+    # A mean over other seeds than those of the cells beside it would mislead.
+    if spread is None or spread.count < row.seeds - row.failed:
         return NONE
-    spread = row.values[quality.value]
     numbers = [spread.mean] if spread.deviation is None else [spread.mean, spread.deviation]
     return between.join(f"{quality.scale * number:.{digits}f}" for number in numbers)
 
