@@ -9,13 +9,17 @@ from statistics import fmean
 from typing import TYPE_CHECKING
 
 from structured_ensembles.continual.settings import Capacity, settings
-from structured_ensembles.continual.strategies import STRATEGIES
+from structured_ensembles.continual.strategies import STRATEGIES, SingleTask
+from structured_ensembles.evaluation.streams import values
 from structured_ensembles.evaluation.streams_report import markdown
 from structured_ensembles.experiments import streams
 from structured_ensembles.experiments.streams import StreamGrid, StreamKind, StreamPlan
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from pathlib import Path
+
+    from structured_ensembles.evaluation.streams import StreamRun
 
 
 @dataclass(frozen=True)
@@ -55,7 +59,7 @@ class Stream:
         chosen = settings()
         training = replace(chosen.training, epochs=self.epochs)
         chosen = replace(chosen, training=training, capacity=self.capacity)
-        arguments = {"width_mult": self.width_mult} if self.width_mult != 1 else {}
+        arguments = {"width_mult": self.width_mult}
         plan = StreamPlan(
             source, kind=self.kind, tasks=self.tasks, architecture="lenet5", arguments=arguments, settings=chosen
         )
@@ -155,7 +159,8 @@ def section(one: Stream, folder: Path, docs: Path) -> str:
     if one.kind is StreamKind.PERMUTED:
         parts.append(_marginal(goal))
     if one.beside:
-        parts.append(_separate(goal, folder / one.beside))
+        other = next(stream for stream in STREAMS if stream.name == one.beside)
+        parts.append(_separate(runs, streams.results(other.grid(""), folder / other.name)))
     return "\n\n".join(parts)
 
 
@@ -174,24 +179,21 @@ def _marginal(goal: Path) -> str:
     )
 
 
-def _separate(goal: Path, other: Path) -> str:
+def _separate(runs: Sequence[StreamRun], others: Sequence[StreamRun]) -> str:
     """Every strategy against the separate networks of another stream, seed by seed."""
-    ours, theirs = _final(goal), _final(other)
-    lines = []
-    for name in dict.fromkeys(name for name, _ in ours):
-        seeds = sorted(seed for of, seed in ours if of == name and ("single_task", seed) in theirs)
-        pairs = [(ours[name, seed], theirs["single_task", seed]) for seed in seeds]
-        points = fmean(100 * (mine[0] - alone[0]) for mine, alone in pairs)
-        ratio = fmean(mine[1] / alone[1] for mine, alone in pairs)
-        lines.append(f"`{name}` {points:+.2f} points at {ratio:.2f}x ({len(pairs)} seeds)")
+    alone = {run.cell.seed: values(run, others) for run in others if run.cell.strategy == SingleTask.name}
+    pairs: dict[str, list[tuple[dict[str, float], dict[str, float]]]] = {}
+    for run in runs:
+        if run.result is not None and alone.get(run.cell.seed):
+            pairs.setdefault(run.cell.strategy, []).append((values(run, runs), alone[run.cell.seed]))
+    lines = [f"`{name}` {_apart(of_strategy)} ({len(of_strategy)} seeds)" for name, of_strategy in pairs.items()]
     return (
         "**Against separate networks of the usual width**, those of the section above, in average accuracy and in "
         f"bytes: {', '.join(lines)}."
     )
 
 
-def _final(goal: Path) -> dict[tuple[str, int], tuple[float, int]]:
-    """By strategy and seed, the average accuracy and the bytes at the end of the stream."""
-    runs = [run for run in json.loads((goal / "results.json").read_text()) if run["error"] is None]
-    last = {(run["cell"]["strategy"], run["cell"]["seed"]): run["steps"][-1] for run in runs}
-    return {key: (fmean(step["accuracies"]), sum(step["memory"].values())) for key, step in last.items()}
+def _apart(pairs: Sequence[tuple[dict[str, float], dict[str, float]]]) -> str:
+    """How much more accurate than separate networks, and at how many times their bytes: the means over the seeds."""
+    points = fmean(100 * (ours["average_accuracy"] - alone["average_accuracy"]) for ours, alone in pairs)
+    return f"{points:+.2f} points at {fmean(ours['bytes'] / alone['bytes'] for ours, alone in pairs):.2f}x"
