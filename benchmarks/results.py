@@ -5,7 +5,8 @@
 Digits are embedded. MNIST and CIFAR are cut down, so that many seeds are affordable: 2,000 and 4,000 training images,
 drawn once, the same share of each class. Of the training images that are left, 3,000 of CIFAR's join its test images.
 Others are put aside as validation sets (``*-validation.npz``), on which ideas may be tried without a look at the test
-images. Without a source its study is left out, and what an earlier call has measured is kept.
+images. Without a source its study is left out, and what an earlier call has measured is kept: runs lie beside the page
+(``docs/results/*.json``, one entry each), and a section of which no run is known stays as it is.
 """
 
 from __future__ import annotations
@@ -13,7 +14,6 @@ from __future__ import annotations
 import argparse
 import os
 import platform
-import shutil
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -22,11 +22,14 @@ import torch
 from sklearn.model_selection import train_test_split
 
 import blocks
+import keeping
 import streams
 from structured_ensembles import data
 from structured_ensembles.augmentation import Augmentation
+from structured_ensembles.evaluation.comparison import Result, from_json, to_json
+from structured_ensembles.evaluation.comparison_pictures import cost_front
 from structured_ensembles.evaluation.comparison_report import markdown
-from structured_ensembles.experiments import ARMS, Grid, carry_out, results, write_tables
+from structured_ensembles.experiments import ARMS, Grid, carry_out, cells, results
 from structured_ensembles.networks import family
 from structured_ensembles.presets import settings
 from structured_ensembles.run import Plan
@@ -45,8 +48,13 @@ KNOWN = """Every block of `structens evaluate --all` ([how](evaluation.md)); att
 images. A temperature is one number a method, fitted on held-out training images. AUROC and FPR95 by entropy; an AUROC
 of 0 is no slip: noise brighter than any training image can make a network surer than they do."""
 
+EVALUATED = "### What they know: "
+"""Before a study's title."""
+
 CORE = ("single", "structured", "published", "shuffled", "random", "narrow", "narrow_sliced", "deep")
 """The arms that the claim rests on: these run first."""
+RIVALS = ("single", "structured", "narrow", *(name for name in ARMS if name not in CORE))
+"""All others, beside those that they are measured against."""
 BASELINES = ("single", "narrow", "narrow_sliced", "random", "shuffled", "published", "deep")
 """What every arm is compared with, seed by seed."""
 
@@ -115,7 +123,17 @@ STUDIES = (
         "cifar.npz",
         "small_vgg",
         ("1x",),
-        ((CORE, 3), (ARMS, 3)),
+        ((CORE, 3),),
+        Augmentation.CROP_FLIP,
+    ),
+    Study(
+        "cifar-rivals",
+        "The same images and network: other methods",
+        "As above: the runs of `single`, `structured` and `narrow` are those of the same seeds.",
+        "cifar.npz",
+        "small_vgg",
+        ("1x",),
+        ((RIVALS, 3),),
         Augmentation.CROP_FLIP,
     ),
     Study(
@@ -159,7 +177,6 @@ def measure(study: Study, folder: Path, jobs: int) -> None:
     for stage in range(len(study.stages)):
         grid = study.grid(folder, stage)
         carry_out(grid, data.load(grid.plan.data), folder / study.name, jobs)
-        write_tables(results(grid, folder / study.name), folder / study.name)
 
 
 def evaluate(study: Study, folder: Path) -> None:
@@ -173,20 +190,38 @@ def evaluate(study: Study, folder: Path) -> None:
 
 
 def page(folder: Path, docs: Path) -> str:
-    """The page: a section for each study that has results, its picture copied beside it."""
+    """The page: what the runs say, and the section that stands where no run is known."""
+    standing = keeping.sections(docs / "results.md")
     parts = [INTRODUCTION.format(torch=torch.__version__, python=platform.python_version())]
     for study in STUDIES:
-        found = results(study.grid(folder, len(study.stages) - 1), folder / study.name)
-        if found:
-            (docs / "results").mkdir(parents=True, exist_ok=True)
-            shutil.copy(folder / study.name / "cost.png", docs / "results" / f"{study.name}.png")
-            picture = f"![Accuracy, NLL and ECE against bytes](results/{study.name}.png)"
-            parts.append(f"## {study.title}\n\n{study.text}\n\n{picture}\n\n{markdown(found, BASELINES)}")
-        seeds = [folder / "evaluated" / f"{study.name}-{seed}" for seed in range(study.evaluated)]
-        if known := blocks.section(seeds):
-            parts.append(f"### What they know: {study.title}\n\n{KNOWN}\n\n{known}")
-    parts += [known for stream in streams.STREAMS if (known := streams.section(stream, folder, docs))]
-    return "\n\n".join(parts).rstrip() + "\n"
+        parts.append(section(study, folder, docs) or standing.get(f"## {study.title}", ""))
+        parts.append(evaluated(study, folder) or standing.get(f"{EVALUATED}{study.title}", ""))
+    parts += [streams.section(one, folder, docs) or standing.get(f"## {one.title}", "") for one in streams.STREAMS]
+    return "\n\n".join(part for part in parts if part).rstrip() + "\n"
+
+
+def section(study: Study, folder: Path, docs: Path) -> str:
+    """A study's part of the page, its picture drawn beside it; empty if no run is known."""
+    found = runs(study, folder, docs)
+    if not found:
+        return ""
+    cost_front(found, docs / "results" / f"{study.name}.png")
+    picture = f"![Accuracy, NLL and ECE against bytes](results/{study.name}.png)"
+    every = f"[Every run](results/{study.name}.json), with its seed."
+    return f"## {study.title}\n\n{study.text} {every}\n\n{picture}\n\n{markdown(found, BASELINES)}"
+
+
+def runs(study: Study, folder: Path, docs: Path) -> list[Result]:
+    """All that is known of a study."""
+    grid = study.grid(folder, len(study.stages) - 1)
+    found = results(grid, folder / study.name)
+    return keeping.merged(docs / "results" / f"{study.name}.json", cells(grid), found, from_json, to_json)
+
+
+def evaluated(study: Study, folder: Path) -> str:
+    """What `structens evaluate --all` measures, on the seeds for which it was run; empty if there is none."""
+    known = blocks.section([folder / "evaluated" / f"{study.name}-{seed}" for seed in range(study.evaluated)])
+    return f"{EVALUATED}{study.title}\n\n{KNOWN}\n\n{known}" if known else ""
 
 
 def main() -> None:

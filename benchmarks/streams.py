@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 from dataclasses import dataclass, replace
 from statistics import fmean
 from typing import TYPE_CHECKING
 
+import keeping
 from structured_ensembles.continual.settings import Capacity, settings
 from structured_ensembles.continual.strategies import STRATEGIES, SingleTask
-from structured_ensembles.evaluation.streams import values
+from structured_ensembles.evaluation.streams import from_json, to_json, values
 from structured_ensembles.evaluation.streams_report import markdown
 from structured_ensembles.experiments import streams
 from structured_ensembles.experiments.streams import StreamGrid, StreamKind, StreamPlan
@@ -137,41 +137,44 @@ STREAMS = (
 
 def measure(one: Stream, source: str, folder: Path, jobs: int) -> None:
     """Run what has not been run yet."""
-    grid, goal = one.grid(source), folder / one.name
-    images = streams.load(grid.plan)
-    runs = streams.carry_out(grid, images, goal, jobs)
-    streams.write_tables(runs, goal)
-    streams.write_pictures(runs, goal)
+    grid = one.grid(source)
+    streams.carry_out(grid, streams.load(grid.plan), folder / one.name, jobs)
 
 
 def section(one: Stream, folder: Path, docs: Path) -> str:
-    """Its part of the page; empty if nothing has been run."""
-    goal = folder / one.name
-    if not (goal / "results.json").exists():
+    """Its part of the page; empty if no run is known."""
+    found = runs(one, folder, docs)
+    if not found:
         return ""
-    runs = streams.results(one.grid(""), goal)
-    parts = [f"## {one.title}", one.text]
+    streams.write_pictures(found, folder / one.name)
+    parts = [f"## {one.title}", f"{one.text} [Every run](results/{one.name}.json), with its seed."]
     for picture in ("accuracy", "memory"):
-        if (goal / f"{picture}.png").exists():
-            shutil.copy(goal / f"{picture}.png", docs / "results" / f"{one.name}-{picture}.png")
+        if (folder / one.name / f"{picture}.png").exists():
+            shutil.copy(folder / one.name / f"{picture}.png", docs / "results" / f"{one.name}-{picture}.png")
             parts.append(f"![{picture.title()} over the stream](results/{one.name}-{picture}.png)")
-    parts.append(markdown(runs).strip())
+    parts.append(markdown(found).strip())
     if one.kind is StreamKind.PERMUTED:
-        parts.append(_marginal(goal))
+        parts.append(_marginal(found))
     if one.beside:
         other = next(stream for stream in STREAMS if stream.name == one.beside)
-        parts.append(_separate(runs, streams.results(other.grid(""), folder / other.name)))
+        parts.append(_separate(found, runs(other, folder, docs)))
     return "\n\n".join(parts)
 
 
-def _marginal(goal: Path) -> str:
+def runs(one: Stream, folder: Path, docs: Path) -> list[StreamRun]:
+    """All that is known of a stream."""
+    grid = one.grid("")
+    found = streams.results(grid, folder / one.name)
+    return keeping.merged(docs / "results" / f"{one.name}.json", streams.cells(grid), found, from_json, to_json)
+
+
+def _marginal(found: Sequence[StreamRun]) -> str:
     """What each task added, in bytes, beside one whole backbone."""
-    runs = {run["cell"]["strategy"]: run for run in json.loads((goal / "results.json").read_text())}
-    added = [step["marginal_bytes"] for step in runs["structured"]["steps"]]
-    whole = runs["single_task"]["steps"][0]["memory"]
-    backbone_bytes = whole["shared"] + whole["normalisation"]
-    heads = runs["structured"]["steps"][-1]["memory"]["heads"]
-    share = (sum(added) - heads) / backbone_bytes
+    steps = {run.cell.strategy: run.result.steps for run in found if run.result is not None}
+    added = [step.marginal_bytes for step in steps["structured"]]
+    whole = steps[SingleTask.name][0].memory
+    backbone_bytes = whole.shared + whole.normalisation
+    share = (sum(added) - steps["structured"][-1].memory.heads) / backbone_bytes
     listed = ", ".join(f"{value:,}" for value in added)
     return (
         f"Bytes that the structured learner's tasks add, one after the other: {listed}. Without heads that is "

@@ -1,0 +1,45 @@
+"""What earlier calls have measured, perhaps elsewhere, kept beside the page: every run, and every section."""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import TYPE_CHECKING, TypeVar
+
+from structured_ensembles.experiments.pool import Cell, Outcome
+from structured_ensembles.files import write_whole
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from pathlib import Path
+
+R = TypeVar("R", bound=Outcome)
+_HEADING = re.compile(r"^(?=## |### What they know)", re.MULTILINE)
+
+
+def merged(
+    path: Path, cells: Sequence[Cell], found: Sequence[R], parsed: Callable[[object], R], plain: Callable[[R], object]
+) -> list[R]:
+    """The runs of a file and those just found, which replace the same ones; the file holds all of them afterwards.
+
+    Args:
+        path: The file, JSON; made if anything is known.
+        cells: Of the grid: their order, and what else the file holds is dropped.
+        found: What the work folder holds.
+        parsed: Makes a run of plain values.
+        plain: Makes plain values of a run.
+    """
+    earlier = [parsed(one) for one in json.loads(path.read_text(encoding="utf-8"))] if path.exists() else []
+    known = {run.cell: run for run in [*earlier, *found]}
+    runs = [known[cell] for cell in cells if cell in known]
+    if runs:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_whole(path, json.dumps([plain(run) for run in runs], indent=1, allow_nan=False) + "\n")
+    return runs
+
+
+def sections(page: Path) -> dict[str, str]:
+    """The sections of a page that stands, by their headings; none if there is no page."""
+    text = page.read_text(encoding="utf-8") if page.exists() else ""
+    parts = [part.strip() for part in _HEADING.split(text)[1:]]
+    return {part.splitlines()[0]: part for part in parts}
