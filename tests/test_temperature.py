@@ -1,12 +1,14 @@
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
 from structured_ensembles.errors import DataError, SettingsError
-from structured_ensembles.temperature import fit_temperature, temper
+from structured_ensembles.temperature import SPREAD, fit_temperature, temper
 
 
 def drawn(seed: int, examples: int = 400, classes: int = 4) -> tuple[torch.Tensor, torch.Tensor]:
@@ -16,19 +18,21 @@ def drawn(seed: int, examples: int = 400, classes: int = 4) -> tuple[torch.Tenso
     return probabilities, probabilities.multinomial(1, generator=generator).flatten()
 
 
-def nll(probabilities: torch.Tensor, labels: torch.Tensor) -> float:
-    return -float(probabilities.gather(1, labels[:, None]).log().mean())
+def surprise(probabilities: torch.Tensor, labels: torch.Tensor, temperature: float) -> float:
+    """By the definition: the examples' NLL, and a Normal prior on the logarithm."""
+    tempered = temper(probabilities, temperature).double()
+    return -float(tempered.gather(1, labels[:, None]).log().sum()) + math.log(temperature) ** 2 / (2 * SPREAD**2)
 
 
-@given(st.integers(0, 2**20), st.floats(0.2, 5))
-def test_no_temperature_of_a_fine_grid_has_a_lower_nll(seed, distortion):
-    probabilities, labels = drawn(seed)
-    probabilities = temper(probabilities, distortion)
+@given(st.integers(0, 2**20), st.floats(0.2, 5), st.integers(1, 400))
+def test_no_temperature_of_a_fine_grid_is_more_probable(seed, distortion, examples):
+    probabilities, labels = drawn(seed, examples)
+    probabilities = temper(probabilities.double(), distortion)
 
-    found = nll(temper(probabilities, fit_temperature(probabilities, labels)), labels)
+    found = surprise(probabilities, labels, fit_temperature(probabilities, labels))
 
     grid = torch.linspace(-2.9, 2.9, 200).exp().tolist()
-    assert found <= min(nll(temper(probabilities, t), labels) for t in grid) + 1e-6
+    assert found <= min(surprise(probabilities, labels, t) for t in grid) + 1e-6
 
 
 @pytest.mark.parametrize("distortion", [0.5, 1.0, 2.0])
@@ -53,9 +57,18 @@ def test_one_changes_nothing_and_the_type_stays():
     assert temper(probabilities, 2).dtype is probabilities.dtype
 
 
-def test_where_all_is_right_nothing_is_known():
-    probabilities, _ = drawn(2)
-    assert fit_temperature(probabilities, probabilities.argmax(dim=1)) == 1
+def test_a_few_right_answers_do_not_make_it_sure():
+    probabilities = torch.tensor([[0.9, 0.1]] * 50)
+    labels = torch.zeros(50, dtype=torch.int64)
+
+    few, many = fit_temperature(probabilities[:5], labels[:5]), fit_temperature(probabilities, labels)
+
+    assert 0.3 < many < few < 1
+
+
+def test_thousands_speak_louder_than_what_was_expected():
+    probabilities, labels = drawn(3, examples=5000)
+    assert fit_temperature(temper(probabilities, 0.2), labels) == pytest.approx(5, rel=0.05)
 
 
 def test_a_certain_mistake_costs_a_finite_loss():

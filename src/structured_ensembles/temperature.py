@@ -18,6 +18,8 @@ from structured_ensembles.errors import DataError, SettingsError
 
 LOWEST, HIGHEST = 0.05, 20.0
 """Temperatures are looked for between these."""
+SPREAD = 0.3
+"""Standard deviation of the logarithm of a temperature before any example is seen: about a third more or less."""
 
 
 def temper(probabilities: Tensor, temperature: float) -> Tensor:
@@ -38,10 +40,11 @@ def temper(probabilities: Tensor, temperature: float) -> Tensor:
 
 
 def fit_temperature(probabilities: Tensor, labels: Tensor) -> float:
-    """The temperature with the lowest NLL on held-out examples.
+    """The most probable temperature after some held-out examples.
 
-    The NLL is convex in 1 / temperature, so that the minimum found is the only one. Where every answer is right there
-    is none (the surer the better), and nothing is known about how sure to be: the temperature is then 1.
+    Its logarithm is taken to be near 0, Normal(0, `SPREAD`^2), unless examples speak against it: the lowest NLL alone
+    makes answers far too sure where a handful of a few hundred is wrong, and without end where none is. What a
+    thousand examples say is hardly changed.
 
     Args:
         probabilities: (N, K), the ensemble's, on examples that it was not trained on.
@@ -57,14 +60,13 @@ def fit_temperature(probabilities: Tensor, labels: Tensor) -> float:
         shapes = f"probabilities {tuple(probabilities.shape)} and labels {tuple(labels.shape)}"
         raise DataError(f"{shapes}: pass (examples, classes) and (examples,), neither of them empty")
     labels = labels.to(probabilities.device, torch.int64)
-    if bool((probabilities.argmax(dim=1) == labels).all()):
-        return 1.0
     logs = _logs(probabilities)
 
-    def nll(log_temperature: float) -> float:
-        return float(torch.nn.functional.cross_entropy(logs / math.exp(log_temperature), labels))
+    def surprise(log_temperature: float) -> float:
+        nll = torch.nn.functional.cross_entropy(logs / math.exp(log_temperature), labels, reduction="sum")
+        return float(nll) + (log_temperature / SPREAD) ** 2 / 2
 
-    found = minimize_scalar(nll, bounds=(math.log(LOWEST), math.log(HIGHEST)), method="bounded")
+    found = minimize_scalar(surprise, bounds=(math.log(LOWEST), math.log(HIGHEST)), method="bounded")
     return math.exp(float(found.x))
 
 
