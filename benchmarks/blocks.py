@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from functools import partial
 from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
@@ -31,8 +32,15 @@ def _attacked(kind: str, epsilon: float) -> Callable[[Entry], float]:
 
 
 def _corrupted(severity: int, key: str, scale: float = 1) -> Callable[[Entry], float]:
-    found = lambda e: next(one for one in e["corruptions"]["by_severity"] if one["severity"] == severity)  # noqa: E731
-    return lambda e: scale * found(e)[key]
+    def read(e: Entry) -> float:
+        found = next(one for one in e["corruptions"]["by_severity"] if one["severity"] == severity)
+        return scale * float(found[key])
+
+    return read
+
+
+def _calibration(which: str, key: str, scale: float = 1) -> Callable[[Entry], float]:
+    return lambda e: scale * e["calibration"][which][key]
 
 
 def _transferred(e: Entry) -> float | None:
@@ -43,8 +51,7 @@ def _transferred(e: Entry) -> float | None:
 
 def _rows(outside: Sequence[str]) -> list[tuple[str, str, Callable[[Entry], float | None]]]:
     """What a row is called, how it is printed, and where it is."""
-    calibrated = lambda key: lambda e: e["calibration"]["calibrated"][key]  # noqa: E731
-    uncalibrated = lambda key, scale=1: lambda e: scale * e["calibration"]["uncalibrated"][key]  # noqa: E731
+    uncalibrated, calibrated = partial(_calibration, "uncalibrated"), partial(_calibration, "calibrated")
     return [
         ("accuracy %", ".2f", uncalibrated("accuracy", 100)),
         ("NLL", ".4f", uncalibrated("nll")),

@@ -21,12 +21,12 @@ from structured_ensembles.progress import quiet
 from structured_ensembles.ranking import rank
 from structured_ensembles.scaling import frozen, scaled
 from structured_ensembles.search import forward_members
-from structured_ensembles.types import Importance, Placement, Scores
+from structured_ensembles.types import Importance, Placement, Scores, Topology
 
 SHAPE, MEMBERS, BATCH, BATCHES, ROUNDS = (3, 32, 32), 3, 16, 2, 3
 
 
-def per_layer(network: torch.nn.Module, found: topology.Topology, data: TensorDataset, scores: Scores) -> Importance:
+def per_layer(network: torch.nn.Module, found: Topology, data: TensorDataset, scores: Scores) -> Importance:
     """The same importances, each layer's by a walk of its own through the graph."""
     leaves = {name: value.clone().requires_grad_() for name, value in scores.items()}
     total = {name: torch.zeros_like(value) for name, value in scores.items()}

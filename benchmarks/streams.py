@@ -38,6 +38,7 @@ class Stream:
         strategies: What is compared.
         seeds: How many.
         width_mult: How many times as wide as LeNet-5 the network is.
+        architecture: Of `networks`.
         beside: The name of a stream of the same tasks and seeds, whose separate networks this one is measured against.
     """
 
@@ -52,6 +53,7 @@ class Stream:
     strategies: tuple[str, ...]
     seeds: int
     width_mult: float = 1.0
+    architecture: str = "lenet5"
     beside: str = ""
 
     def grid(self, source: str) -> StreamGrid:
@@ -59,9 +61,14 @@ class Stream:
         chosen = settings()
         training = replace(chosen.training, epochs=self.epochs)
         chosen = replace(chosen, training=training, capacity=self.capacity)
-        arguments = {"width_mult": self.width_mult}
+        arguments = {"width_mult": self.width_mult} if self.width_mult != 1 else {}
         plan = StreamPlan(
-            source, kind=self.kind, tasks=self.tasks, architecture="lenet5", arguments=arguments, settings=chosen
+            source,
+            kind=self.kind,
+            tasks=self.tasks,
+            architecture=self.architecture,
+            arguments=arguments,
+            settings=chosen,
         )
         return StreamGrid(plan, self.strategies, tuple(range(self.seeds)))
 
@@ -119,6 +126,19 @@ STREAMS = (
         3,
         width_mult=1.6,
         beside="split-cifar",
+    ),
+    Stream(
+        "split-cifar-vgg",
+        "The same CIFAR tasks in the published network",
+        "Half a VGG11 without normalisation (2.3 million weights), otherwise as above.",
+        "cifar",
+        StreamKind.SPLIT,
+        5,
+        15,
+        Capacity.EQUAL,
+        ("structured", "single_task", "supsup", "wsn", "packnet", "hat"),
+        3,
+        architecture="half_vgg11",
     ),
     Stream(
         "permuted-mnist",
