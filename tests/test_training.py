@@ -260,6 +260,29 @@ def test_the_best_epoch_by_accuracy_then_loss_then_order():
     assert best_row([row(0.7, 2.0), row(0.7, 1.0), row(0.7, 1.0)]) == 1
 
 
+class Fixed(nn.Module):
+    """Answers with what it is asked, and learns something that nobody sees."""
+
+    def __init__(self):
+        super().__init__()
+        self.unseen = nn.Parameter(torch.zeros(()))
+
+    def forward(self, inputs):
+        return inputs + 0 * self.unseen
+
+
+def test_as_many_hits_are_the_same_accuracy_in_whatever_batch_the_miss_is():
+    """Of 135 held-out examples in batches of 64, 64 and 7: one answered wrongly, in the first batch or in the last."""
+    labels = torch.zeros(135, dtype=torch.int64)
+    accuracies = set()
+    for missed in (0, 134):
+        answers = torch.eye(2)[labels]
+        answers[missed] = torch.tensor([0.0, 1.0])
+        held_out = TensorDataset(answers, labels)
+        accuracies.add(train(Fixed(), held_out, held_out, short(epochs=1, batch_size=64), seed=0).held_out_accuracy)
+    assert accuracies == {134 / 135}
+
+
 def test_patience_counts_from_the_first_highest_accuracy():
     settings = TrainingSettings(epochs=9, patience=2)
     assert not finished([], settings)
@@ -387,6 +410,10 @@ def test_another_training_in_the_directory_is_not_continued(sets, tmp_path):
         train(nn.Sequential(nn.Flatten(), nn.Linear(64, 10)), *sets, short(epochs=1), seed=0, directory=tmp_path)
     with pytest.raises(SettingsError, match="of other examples"):
         train(network(), sets[1], sets[0], short(epochs=1), seed=0, directory=tmp_path)
+    other = network()
+    next(module for module in other.modules() if isinstance(module, nn.Dropout)).p = 0.9
+    with pytest.raises(SettingsError, match="of other layers"):
+        train(other, *sets, short(epochs=1), seed=0, directory=tmp_path)
     train(network(), *sets, short(epochs=1, log=Log.NONE), seed=0, directory=tmp_path)
 
 

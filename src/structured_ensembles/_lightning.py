@@ -28,7 +28,7 @@ from torch import Tensor, nn
 from torch.optim import SGD, Adam, AdamW, Optimizer
 from torch.optim.lr_scheduler import CosineAnnealingLR, LRScheduler, MultiStepLR, OneCycleLR
 
-from structured_ensembles import progress
+from structured_ensembles import digests, progress
 from structured_ensembles.augmentation import augment
 from structured_ensembles.batches import loader, set_epoch, sized
 from structured_ensembles.errors import ArtefactError, SettingsError
@@ -158,15 +158,15 @@ class Module(LightningModule):
         logits = self.network(inputs)
         loss = self._loss(logits, labels.long())
         self.rate = float(self.trainer.optimizers[0].param_groups[0]["lr"])
-        self.train_loss.add(self._finite(loss), len(labels))
+        self.train_loss.add(self._finite(loss) * len(labels), len(labels))
         return loss * logits.shape[0] if getattr(self.network, "summed_loss", False) else loss
 
     def validation_step(self, batch: tuple[Tensor, Tensor], _: int) -> None:
         inputs, labels = batch
         labels = labels.long()
         logits = together(self.network(inputs))
-        self.held_out_loss.add(self._finite(self.loss(logits, labels)), len(labels))
-        self.hits.add(float((logits.argmax(1) == labels).float().mean()), len(labels))
+        self.held_out_loss.add(self._finite(self.loss(logits, labels)) * len(labels), len(labels))
+        self.hits.add(int((logits.argmax(1) == labels).sum()), len(labels))
 
     def _loss(self, logits: Tensor, labels: Tensor) -> Tensor:
         """The loss of one answer (B, K), or the mean of that of M answers (M, B, K)."""
@@ -196,9 +196,9 @@ class Mean:
     def __init__(self) -> None:
         self.total, self.count = 0.0, 0
 
-    def add(self, mean: float, count: int) -> None:
-        """One batch more."""
-        self.total, self.count = self.total + mean * count, self.count + count
+    def add(self, total: float, count: int) -> None:
+        """One batch more; sums of whole numbers stay exact, so that equally many hits compare equal."""
+        self.total, self.count = self.total + total, self.count + count
 
     @property
     def value(self) -> float:
@@ -305,16 +305,9 @@ def _identity(job: Job) -> dict[str, str]:
         "settings": repr({name: str(value) for name, value in asdict(settings).items()}),
         "seed": str(job.seed),
         "examples": f"{sized(job.train_set)} and {sized(job.held_out)} held out",
-        "initial weights": _digest(job.network.state_dict()),
+        "initial weights": digests.of_weights(job.network.state_dict()),
+        "layers": hashlib.sha256(repr(job.network).encode()).hexdigest(),
     }
-
-
-def _digest(tensors: Mapping[str, Any]) -> str:
-    digest = hashlib.sha256()
-    for name, tensor in ((name, value) for name, value in tensors.items() if isinstance(value, Tensor)):
-        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
-        digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
-    return digest.hexdigest()
 
 
 def _resumed(path: Path, fresh: State) -> State:

@@ -6,13 +6,12 @@ import math
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from torch import nn
-
 from structured_ensembles import sizes, surgery
 from structured_ensembles.batches import loader, sized
+from structured_ensembles.diversity import needs_logits
 from structured_ensembles.errors import SettingsError
 from structured_ensembles.extraction import compose, extract
-from structured_ensembles.fitting import Base, Fold, device
+from structured_ensembles.fitting import Base, Fold, check_drawable, device
 from structured_ensembles.ranking import rank
 from structured_ensembles.search import search
 from structured_ensembles.seeding import derived_seed
@@ -21,6 +20,8 @@ from structured_ensembles.sizes import Budget
 from structured_ensembles.subnetworks import SubNetworks
 
 if TYPE_CHECKING:
+    from torch import nn
+
     from structured_ensembles.presets import Settings
     from structured_ensembles.types import Channels, Importance, Topology
 
@@ -63,11 +64,8 @@ class StructuredEnsemble(SubNetworks):
         if budget is not None:
             parsed = budget if isinstance(budget, Budget) else Budget.parse(str(budget))
             self.settings = replace(self.settings, budget=parsed)
-        if self.settings.re_init and isinstance(base, nn.Module):
-            raise SettingsError(
-                f"re_init draws each member afresh: give the class {type(base).__name__} or a function that makes the "
-                "network, not one network"
-            )
+        if self.settings.re_init:
+            check_drawable("re_init", base)
         if self.settings.search.batch_size < members:
             raise SettingsError(
                 f"a search batch of {self.settings.search.batch_size} cannot be divided among {members} members: "
@@ -95,6 +93,8 @@ class StructuredEnsemble(SubNetworks):
         # Frozen weights spare one of the three passes of a training step; every member ranks every example.
         each = 2 / 3 * sizes.training_flops(base, fold.example)
         searched, ranked = self._batches(sized(fold.train))
+        if needs_logits(self.settings.search.diversity):
+            searched *= self.count
         rounds = self.settings.shrink_rounds
         return round(
             each * self.settings.search.batch_size * ((searched + ranked) * rounds + searched + ranked * self.count)

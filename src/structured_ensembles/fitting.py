@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import hashlib
 import operator
 import time
 from abc import abstractmethod
@@ -31,6 +30,7 @@ from structured_ensembles.batches import (
     split_held_out,
 )
 from structured_ensembles.calibrating import calibrate
+from structured_ensembles.digests import fingerprint
 from structured_ensembles.errors import DataError, NetworkError, SettingsError, StructensError
 from structured_ensembles.extraction import draw
 from structured_ensembles.files import write_whole
@@ -53,9 +53,6 @@ Base: TypeAlias = "NetworkSpec | Architecture | nn.Module"
 
 MOST_SUMMARISED = 64
 """Up to so many members, the artefact's summary tells how each was trained; beyond, it gives their mean."""
-
-FINGERPRINT_INPUTS = 32
-"""So many inputs of a set tell it from another one."""
 
 _CLAIM = "data.sha256"
 
@@ -119,11 +116,15 @@ class Fittable(Ensemble):
     method: ClassVar[str]
     budgeted: ClassVar[bool] = False
     """Whether the size follows ``settings.budget``; other methods have a size of their own."""
+    draws_members: ClassVar[bool] = False
+    """Whether each member starts from a draw of its own, which a module, drawn already, cannot give."""
 
     def __init__(self, base: Base, members: int = 4, settings: Settings | None = None) -> None:
         super().__init__()
         if not (isinstance(members, int) and members >= 1):
             raise SettingsError(f"members {members} must be a whole number of at least 1")
+        if self.draws_members:
+            check_drawable(self.method, base)
         self.count = members
         self.settings = settings or default_settings(base)
         self.spec = base if isinstance(base, NetworkSpec) else None
@@ -298,17 +299,6 @@ def _claim(fold: Fold) -> None:
         write_whole(path, fold.fingerprint)
 
 
-def fingerprint(parts: Sequence[Any]) -> str:
-    """Of all labels and of some inputs spread over the sets: enough to tell data apart without reading them whole."""
-    digest = hashlib.sha256()
-    for part in parts:
-        digest.update(labels_of(part).numpy().tobytes())
-        for index in range(0, sized(part), -(-sized(part) // FINGERPRINT_INPUTS)):
-            inputs = torch.as_tensor(part[index][0]).cpu().contiguous()
-            digest.update(inputs.flatten().view(torch.uint8).numpy().tobytes())
-    return digest.hexdigest()
-
-
 def _members_summary(trained: Sequence[Trained]) -> dict[str, Any]:
     """What training came to; the file has room for one number of each member, up to some number of them."""
     if len(trained) > MOST_SUMMARISED:
@@ -322,6 +312,19 @@ def _members_summary(trained: Sequence[Trained]) -> dict[str, Any]:
 def device() -> torch.device:
     """Where fitting runs: a GPU if there is one."""
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def check_drawable(what: str, base: Base) -> None:
+    """Refuse one module where every member is drawn afresh.
+
+    Raises:
+        SettingsError: It is one; the message says what to give instead.
+    """
+    if isinstance(base, nn.Module):
+        raise SettingsError(
+            f"{what} draws each member afresh: give the class {type(base).__name__} or a function that makes the "
+            "network, not one network"
+        )
 
 
 def default_settings(base: Base) -> Settings:

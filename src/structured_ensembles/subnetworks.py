@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from structured_ensembles import topology
+from structured_ensembles import digests, topology
 from structured_ensembles.errors import ArtefactError, SettingsError
 from structured_ensembles.extraction import extract
 from structured_ensembles.files import write_whole
@@ -57,7 +57,7 @@ class SubNetworks(Fittable):
         found = topology.find(base, fold.example, scope=self.settings.scope, seconds=self.settings.graph_seconds)
         self.notices = found.notices
         self.price(base, found, fold).check(self.settings.selection.round_to)
-        identity = f"{self.method} {self.count} {self.settings} {found.widths}"
+        identity = f"{self.method} {self.count} {self.settings} {found.widths} {digests.of_weights(base.state_dict())}"
         channels = _remembered(fold, identity, lambda: self.channels(base, found, fold))
         trained = [
             self.train_member(self.start(base, found, kept, fold, member), fold, member)

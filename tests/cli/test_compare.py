@@ -157,6 +157,26 @@ def test_the_same_options_may_be_repeated(grid):
     assert invoke("compare", *TINY, "--resume", "--out", "grid").exit_code == 0
 
 
+def test_published_settings_can_be_gone_on_with_by_the_same_words(here):
+    options = (
+        "--methods",
+        "single",
+        "--seeds",
+        "1",
+        "--epochs",
+        "1",
+        "--preset",
+        "published",
+        "--jobs",
+        "1",
+        "--out",
+        "g",
+    )
+
+    assert invoke("compare", *options).exit_code == 0
+    assert invoke("compare", *options, "--resume").exit_code == 0
+
+
 def test_an_interrupt_says_how_to_go_on(here, monkeypatch):
     def build(*_):
         raise KeyboardInterrupt

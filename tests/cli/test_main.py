@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import errno
 import importlib.metadata
 import subprocess
 import sys
@@ -76,6 +77,12 @@ def test_a_bug_is_called_one(monkeypatch):
     assert result.exit_code == 1
     assert isinstance(result.exception, ZeroDivisionError)
     assert "This is a bug of structens" in result.stderr
+
+
+def test_a_full_disk_is_no_bug(monkeypatch, refused):
+    monkeypatch.setattr(fit_module, "default_name", raising(OSError(errno.ENOSPC, "No space left on device", "runs/a")))
+
+    assert refused("fit") == "Error: cannot read or write runs/a (No space left on device)\n"
 
 
 def test_an_interrupt_has_its_own_status(monkeypatch):

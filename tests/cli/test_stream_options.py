@@ -5,9 +5,10 @@ from __future__ import annotations
 import dataclasses
 
 import pytest
+import yaml
 
 from structured_ensembles.cli import stream_configuration
-from structured_ensembles.cli.configuration import read
+from structured_ensembles.cli.configuration import merged, read
 from structured_ensembles.cli.kinds import NONE, OneOf, OrNone
 from structured_ensembles.cli.stream_options import STREAM_OPTIONS, STREAM_SECTIONS
 from structured_ensembles.continual.settings import ContinualSettings
@@ -116,6 +117,18 @@ def test_who_names_epochs_wants_so_many():
 def test_values_outside_their_limits_are_refused(values, message):
     with pytest.raises(SettingsError, match=message):
         stream_configuration.grid(values)
+
+
+@pytest.mark.parametrize(
+    ("option", "capacity"), [({"keep": 0.25}, "geometric"), ({"channels": 4}, "fixed"), ({"delta": 0.1}, "auto")]
+)
+def test_a_number_of_a_capacity_means_that_capacity_also_over_a_file(option, capacity):
+    stored = yaml.safe_load(stream_configuration.text(stream_configuration.grid({})))
+    for values in (option, merged(stored, option)):
+        chosen = stream_configuration.grid(values).plan.settings
+        assert (chosen.capacity, getattr(chosen, next(iter(option)))) == (capacity, next(iter(option.values())))
+    with pytest.raises(SettingsError, match="name the capacity"):
+        stream_configuration.grid({"keep": 0.25, "channels": 4})
 
 
 def test_tasks_get_equal_shares_unless_a_share_is_given():

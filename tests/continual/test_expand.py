@@ -204,7 +204,9 @@ def test_growth_is_told_and_gives_the_task_channels_of_its_own():
     taught = made(keep=1.0)
     learn(taught, 0)
     taught.learn(examples(1), name="late")
-    assert "Task 'late' found no free channel: the network has grown by half." in taught.notices
+    (told,) = [notice for notice in taught.notices if "grown" in notice]
+    assert told.startswith("Task 'late' found no free channel: the network has grown (channels by group: ")
+    assert all(f" to {len(owner)}" in told for owner in taught.state.owners.values())
     assert all((owner == 1).any() for owner in taught.state.owners.values())
     taught.check_forgetting()
     assert taught.size().shared > 0

@@ -172,6 +172,42 @@ def test_what_an_exception_leaves_behind_is_nothing(twice):
     assert len(twice.tasks) == 3
 
 
+def test_what_a_loop_freezes_is_free_for_the_next_task(twice):
+    with twice.task(examples(5)) as network:
+        network.backbone.requires_grad_(False)
+        loop(network, examples(5))
+    with twice.task(examples(6)) as network:
+        assert all(parameter.requires_grad for parameter in network.parameters())
+
+
+def test_a_loop_goes_on_after_growth_that_it_has_not_seen():
+    taught = made(keep=1.0, exhausted="expand")
+    looped(taught, [0])
+    taught.learn(examples(1))
+    looped(taught, [2])
+    taught.check_forgetting()
+
+
+def test_what_is_usual_comes_from_held_out_examples_if_a_loop_has_some():
+    profiles = []
+    for held_out in (None, examples(7)):
+        taught = made()
+        with taught.task(examples(0), held_out) as network:
+            loop(network, examples(0))
+        profiles.append(taught.tasks[0].profile.usual)
+    assert not torch.equal(*profiles)
+
+
+def test_inputs_of_other_types(twice):
+    inputs = examples(9).tensors[0]
+    expected = twice.predict(inputs, task=0).probabilities
+    assert torch.equal(twice.predict(inputs.double(), task=0).probabilities, expected)
+    with pytest.raises(DataError, match=r"inputs of type torch.uint8: pass torch.float32"):
+        twice.predict((255 * inputs).byte(), task=0)
+    with pytest.raises(SettingsError, match="batch_size 0 must be at least 1"):
+        twice.predict(inputs, task=0, batch_size=0)
+
+
 def test_steps_after_the_block_change_nothing(twice):
     data = examples(5)
     with twice.task(data) as network:

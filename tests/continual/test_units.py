@@ -40,6 +40,26 @@ def test_a_depthwise_convolution_has_the_owners_of_what_it_reads():
     assert groups_of(nn.Sequential(*tied, nn.Conv2d(6, 5, 1))) == {"backbone.0": 6, "backbone.4": 5}
 
 
+class Averaging(nn.Module):
+    """Keeps the mean square of what it sees."""
+
+    def __init__(self):
+        super().__init__()
+        self.register_buffer("square", torch.ones(()))
+
+    def forward(self, inputs):
+        if self.training:
+            self.square += inputs.square().mean()
+        return inputs / self.square.sqrt()
+
+
+def test_a_statistic_that_no_channel_owns_is_refused():
+    backbone = nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU(), Averaging(), nn.Conv2d(8, 8, 3))
+    with pytest.raises(NetworkError, match=r"square of '2' \(Averaging\) changes in training and is no task's own"):
+        find(backbone, HeadKind.LINEAR, torch.rand(2, 3, 8, 8))
+    assert backbone[2].square == 1
+
+
 def test_the_backbone_is_left_as_it_was():
     network = nn.Sequential(nn.Conv2d(3, 6, 3), nn.BatchNorm2d(6), nn.ReLU(), nn.Conv2d(6, 4, 3))
     before = copy.deepcopy(network.state_dict())

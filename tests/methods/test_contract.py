@@ -223,9 +223,10 @@ def test_methods_by_name() -> None:
         method("structurd")
 
 
-def test_one_module_cannot_be_drawn_many_times() -> None:
-    with pytest.raises(SettingsError, match="give the class MyNet"):
-        DeepEnsemble(MyNet(), 3)
+@pytest.mark.parametrize("name", ["deep", "narrow", "narrow_sliced", "magnitude"])
+def test_one_module_cannot_be_drawn_many_times(name) -> None:
+    with pytest.raises(SettingsError, match=f"{name} draws each member afresh: give the class MyNet"):
+        method(name)(MyNet(), 3)
 
 
 def test_the_first_member_of_a_deep_ensemble_is_the_single_network(fitted: dict[str, Ensemble]) -> None:

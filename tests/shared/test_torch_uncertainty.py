@@ -138,6 +138,22 @@ def test_packed_weights_start_as_those_of_the_registry(name: str) -> None:
     assert checked >= 2
 
 
+def test_packed_weights_start_as_those_of_a_users_own_network() -> None:
+    """PyTorch's own scheme: uniform, of a width that falls with the root of the inputs, biases included."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        own = nn.Sequential(nn.Conv2d(3, 64, 3), nn.BatchNorm2d(64), nn.ReLU(), nn.Conv2d(64, 64, 3), nn.Flatten())
+        own.append(nn.Linear(64 * 12 * 12, 10))
+        nn.init.constant_(own[1].weight, 0.25)
+        shared = packed(own, 4, alpha=2)
+    for layer, fan_in in (("0", 27), ("3", 32 * 9)):
+        found = shared.network.get_submodule(layer).conv
+        for values in (found.weight, found.bias):
+            assert values.abs().max() <= fan_in**-0.5 * (1 + 1e-5)
+            assert values.std().item() == pytest.approx((3 * fan_in) ** -0.5, rel=0.25)
+    assert (shared.network.get_submodule("1").weight == 0.25).all()
+
+
 def test_packed_keeps_the_biases_of_the_convolutions() -> None:
     kept = [name for name, _ in network_of("lenet5").named_parameters() if name.endswith("bias")]
     assert len(kept) == len([n for n, _ in packed(network_of("lenet5"), 2, alpha=1).named_parameters() if "bias" in n])

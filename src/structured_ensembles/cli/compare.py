@@ -66,8 +66,7 @@ def _extended(out: Path | None, values: Mapping[str, Any]) -> Grid:
     from structured_ensembles.cli import configuration
 
     names = [axis.name for axis in AXES]
-    make = configuration.comparison
-    return extended("compare", out, values, COMPARED, names, make, lambda grid: configuration.resolved(grid.plan))
+    return extended("compare", out, values, COMPARED, names, configuration.comparison, configuration.common)
 
 
 def _work(grid: Grid, folder: Path, jobs: int, *, resume: bool) -> None:

@@ -39,7 +39,9 @@ _RUN = {
 }
 """By option, the attribute of a plan."""
 _RIVALS = {
-    "keep": ("budget",),
+    "keep": ("budget", "capacity", "channels", "delta"),
+    "channels": ("capacity", "keep", "delta"),
+    "delta": ("capacity", "keep", "channels"),
     "budget": ("keep",),
     "epochs": ("steps",),
     "sources": ("data", "stream", "tasks"),
@@ -207,8 +209,13 @@ def text(plan: Plan) -> str:
 def comparison_text(grid: Grid) -> str:
     """The configuration file of a comparison."""
     axes = {axis.name: list(getattr(grid, axis.name)) for axis in AXES}
-    common = {name: value for name, value in resolved(grid.plan).items() if name in COMPARED and name not in axes}
-    return _COMPARISON_HEADER + as_yaml(axes | common)
+    return _COMPARISON_HEADER + as_yaml(axes | common(grid))
+
+
+def common(grid: Grid) -> dict[str, Any]:
+    """The options that all runs of a comparison share."""
+    names = COMPARED.keys() - {axis.name for axis in AXES}
+    return {name: value for name, value in resolved(grid.plan).items() if name in names}
 
 
 def comparison(values: Mapping[str, Any]) -> Grid:

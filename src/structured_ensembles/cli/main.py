@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import traceback
 from typing import Any
@@ -16,9 +17,11 @@ from structured_ensembles.cli.fit import fit
 from structured_ensembles.cli.inspect import inspect
 from structured_ensembles.cli.predict import predict
 from structured_ensembles.cli.verb import debug_option, write_examples
-from structured_ensembles.errors import StructensError
+from structured_ensembles.errors import SettingsError, StructensError
 
 _INTERRUPTED = 130
+_REFUSED = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT, errno.EISDIR, errno.ENOTDIR, errno.EIO)
+"""What the system says where a disk is full, read-only or another's: no bug of ours."""
 
 
 class _Mistake(click.ClickException):
@@ -45,6 +48,11 @@ class _Structens(click.Group):
         except KeyboardInterrupt:
             click.echo("\nStopped.", err=True)
             ctx.exit(_INTERRUPTED)
+        except OSError as error:
+            if error.errno not in _REFUSED:
+                raise
+            what = error.filename or "a file"
+            raise _Mistake(SettingsError(f"cannot read or write {what} ({error.strerror})")) from None
         except (click.ClickException, click.exceptions.Exit, click.Abort, BrokenPipeError):
             raise
         except Exception:

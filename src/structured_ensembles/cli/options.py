@@ -224,7 +224,7 @@ SECTIONS = (
                 default="0",
             ),
             Option("shrink_keep", NUMBER, "The share of channels kept in each round.", "shrink_keep", default="0.8"),
-            Option("re_init", SWITCH, "Draw the members' weights afresh.", "re_init", default="no"),
+            Option("re_init", SWITCH, "Draw the weights of structured and shuffled afresh.", "re_init", default="no"),
         ),
     ),
     Section(
@@ -323,7 +323,7 @@ AXES = (
 )
 """Of a comparison: each stands for what `fit` takes one of."""
 
-_ONE_RUN = ("members", "seed", "against", "budget", "keep")
+_ONE_RUN = ("members", "seed", "against", "budget", "keep", "log")
 """Options of `fit` that a comparison has as axes, or not at all."""
 
 COMPARISON = (

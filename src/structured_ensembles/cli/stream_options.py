@@ -83,8 +83,8 @@ STREAM_SECTIONS = (
             Option(
                 "capacity",
                 OneOf("geometric", "equal", "fixed", "auto"),
-                "How many free channels: a share (geometric, meant if --keep is given), as many for each task (equal), "
-                "a number (fixed: --channels), or as few as cost little accuracy (auto: --delta).",
+                "How many free channels: a share (geometric), as many for each task (equal), a number (fixed), or as "
+                "few as cost little accuracy (auto). --keep, --channels and --delta, each for itself, mean theirs.",
                 "capacity",
                 default="equal",
                 published="geometric",

@@ -80,8 +80,14 @@ def held(attempt: Attempt, network: TaskNetwork) -> Iterator[None]:
         yield
 
 
+def fits(bench: nn.Module, attempt: Attempt) -> bool:
+    """Whether a backbone has the shapes of an attempt's: not if channels were added since it was made."""
+    values = ownership.tensors(attempt.network)
+    return all(tensor.shape == values[name].shape for name, tensor in ownership.of_backbone(bench).items())
+
+
 def fill(bench: nn.Module, attempt: Attempt) -> None:
-    """Give a backbone what an attempt starts from: the values, on the CPU, of the type that is stored.
+    """Give a backbone what an attempt starts from: the values, on the CPU, of the type that is stored, and what trains.
 
     Args:
         bench: Of the same shapes; it is changed in place, and gradients that it has are dropped.
@@ -91,6 +97,7 @@ def fill(bench: nn.Module, attempt: Attempt) -> None:
     values = ownership.tensors(attempt.network)
     for name, tensor in ownership.of_backbone(bench).items():
         tensor.data = values[name].detach().clone()
+        tensor.requires_grad_(values[name].requires_grad)
 
 
 @torch.no_grad()

@@ -25,7 +25,7 @@ from structured_ensembles.continual.memory import Memory, measured
 from structured_ensembles.continual.settings import Capacity, Exhausted
 from structured_ensembles.continual.settings import settings as preset
 from structured_ensembles.continual.tasks import check_number
-from structured_ensembles.errors import DataError, NetworkError, SettingsError
+from structured_ensembles.errors import NetworkError, SettingsError
 from structured_ensembles.extraction import draw, extract
 from structured_ensembles.networks import NetworkSpec
 from structured_ensembles.seeding import derived_seed, seeded
@@ -41,6 +41,9 @@ if TYPE_CHECKING:
     from structured_ensembles.continual.settings import ContinualSettings
     from structured_ensembles.continual.state import State, TaskRecord
     from structured_ensembles.types import Channels, Importance, Prediction
+
+_LASTING = ("head", "norms", "cross_block")
+"""Settings that tasks depend on after they have been learned; others may change along a stream."""
 
 
 class ContinualLearner:
@@ -138,7 +141,9 @@ class ContinualLearner:
             self._replace(before, learned(capacity.share(self.settings, len(self.tasks)), folder))
 
     @contextmanager
-    def task(self, train: Source, *, name: str | None = None, classes: Classes = None) -> Iterator[TaskNetwork]:
+    def task(
+        self, train: Source, held_out: Source | None = None, *, name: str | None = None, classes: Classes = None
+    ) -> Iterator[TaskNetwork]:
         """Learn one more task with a training loop of your own.
 
         The block gets the network to train, in training mode. Whatever the optimiser does to it, only the task's own
@@ -148,6 +153,8 @@ class ContinualLearner:
 
         Args:
             train: What channels are chosen by: the examples that the loop will learn from.
+            held_out: Other examples, from which is learned what is usual for the task, to know it when no task is
+                told. None takes ``train``, on which the loop makes everything look more usual than it is.
             name: What to call the task; None numbers it.
             classes: Names of its classes, or how many there are; None counts the labels.
 
@@ -167,6 +174,7 @@ class ContinualLearner:
         if self.settings.capacity is Capacity.AUTO:
             raise SettingsError("capacity auto finds a task's share by training: use learn(), or another capacity")
         taught = lesson.read(train, name, classes, self.tasks)
+        usual = taught.train if held_out is None else lesson.divided(taught, train, held_out, 0.0, 0)[1]
         before, head = self._prepared(taught)
         importance = capacity.needed(before, head, taught, self.settings, self.seed)
         taken = self._taken(before, importance, capacity.share(self.settings, self._next))
@@ -175,7 +183,7 @@ class ContinualLearner:
         with attempts.held(begun, network):
             yield network
         after = attempts.commit(begun, network, taught, None)
-        self._replace(before, inference.profiled(after, taught.train, taught.train))
+        self._replace(before, inference.profiled(after, taught.train, usual))
 
     @overload
     def predict(self, inputs: Tensor, *, task: int, batch_size: int = ...) -> Prediction: ...
@@ -205,17 +213,17 @@ class ContinualLearner:
 
         Raises:
             SettingsError: No such task has been learned, or none.
-            DataError: There are no inputs, or they have another shape.
+            DataError: There are no inputs, or they have another shape or are no floating numbers.
         """
         number = check_number(0 if task is None else task, self._next)
-        shape = tuple(self.tasks[0].inputs.shape[1:])
-        if len(inputs) == 0 or tuple(inputs.shape[1:]) != shape:
-            raise DataError(f"inputs of shape {tuple(inputs.shape)}: pass at least one of shape {shape}")
+        inputs = lesson.checked_inputs(inputs, self.tasks[0].inputs)
+        if batch_size < 1:
+            raise SettingsError(f"batch_size {batch_size} must be at least 1")
         if task is not None:
-            return predict_from_logits(state.answers(self.state, number, inputs.cpu(), batch_size).unsqueeze(0))
+            return predict_from_logits(state.answers(self.state, number, inputs, batch_size).unsqueeze(0))
         per, score = Per.named(per), Score.named(score)
         rule = self.settings.cross_block
-        return inference.infer(self.state, rule, inputs.cpu(), per=per, score=score, batch_size=batch_size)
+        return inference.infer(self.state, rule, inputs, per=per, score=score, batch_size=batch_size)
 
     def network(self, task: int) -> TaskNetwork:
         """A network of its own that answers for one task, in evaluation mode: (B, ...) to logits (B, K).
@@ -295,10 +303,11 @@ class ContinualLearner:
 
     def _go_on(self, file: store.File) -> None:
         """Take over a stream that was saved."""
-        if (file.settings, file.seed) != (self.settings, self.seed):
+        names = [name for name in _LASTING if getattr(file.settings, name) != getattr(self.settings, name)]
+        if file.seed != self.seed or names:
+            stored = [f"seed {file.seed}", *(f"{name} {getattr(file.settings, name)}" for name in names)]
             raise SettingsError(
-                f"{self._directory} holds a stream of other settings or another seed (that of seed {file.seed}): take "
-                "those, or another directory"
+                f"{self._directory} holds a stream of {', '.join(stored)}: take the same, or another directory"
             )
         self.state, self.notices = store.restored(file, self.state.backbone), file.notices
 
@@ -344,7 +353,7 @@ class ContinualLearner:
 
     def _workbench(self, begun: Attempt) -> nn.Module:
         """The backbone that training loops of users get: one module for all tasks, with the values of an attempt."""
-        if self._bench is None or self._grown(begun.state):
+        if self._bench is None or not attempts.fits(self._bench, begun):
             self._bench = copy.deepcopy(begun.network.backbone)
         attempts.fill(self._bench, begun)
         return self._bench
@@ -362,7 +371,9 @@ class ContinualLearner:
         taken = {name: (owner == number).nonzero().flatten() for name, owner in after.owners.items()}
         notice = capacity.notice(taken, before.owners, task.name)
         if self._grown(before):
-            notice = f"Task {task.name!r} found no free channel: the network has grown by half."
+            wider = state.widths_of(before.groups)
+            grown = ", ".join(f"{width} to {wider[name]}" for name, width in state.widths_of(self.state.groups).items())
+            notice = f"Task {task.name!r} found no free channel: the network has grown (channels by group: {grown})."
         notices = self.notices if notice is None else (*self.notices, notice)
         if self._directory is not None:
             self._write(self._directory / store.STREAM, after, notices)

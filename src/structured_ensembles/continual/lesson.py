@@ -20,8 +20,8 @@ from structured_ensembles.batches import (
     split_held_out,
 )
 from structured_ensembles.continual.tasks import check_names
+from structured_ensembles.digests import fingerprint
 from structured_ensembles.errors import DataError
-from structured_ensembles.fitting import fingerprint
 from structured_ensembles.seeding import seeded
 
 if TYPE_CHECKING:
@@ -91,6 +91,24 @@ def _read(train: Source, name: str, classes: Classes, known: Sequence[TaskRecord
     if known:
         _check_shape(inputs, known[0].inputs, name, "the tasks before it")
     return Lesson(name, names, dataset, inputs, fingerprint([dataset]))
+
+
+def checked_inputs(inputs: Tensor, example: Tensor) -> Tensor:
+    """Inputs to answer for, on the CPU, floating numbers in the type that tasks were learned in.
+
+    Args:
+        inputs: (B, ...).
+        example: Of a task.
+
+    Raises:
+        DataError: There are none, or they have another shape or kind.
+    """
+    shape = tuple(example.shape[1:])
+    if len(inputs) == 0 or tuple(inputs.shape[1:]) != shape:
+        raise DataError(f"inputs of shape {tuple(inputs.shape)}: pass at least one of shape {shape}")
+    if inputs.is_floating_point() != example.is_floating_point():
+        raise DataError(f"inputs of type {inputs.dtype}: pass {example.dtype}, as the tasks were learned in")
+    return inputs.to("cpu", example.dtype)
 
 
 def divided(lesson: Lesson, train: Source, held_out: Source | None, share: float, seed: int) -> tuple[Any, Any]:

@@ -18,6 +18,7 @@ from structured_ensembles import surgery
 from structured_ensembles.continual import ownership
 from structured_ensembles.continual.heads import TaskNetwork
 from structured_ensembles.continual.memory import owner_bits, packed
+from structured_ensembles.continual.units import BACKBONE, COUNTER
 from structured_ensembles.errors import NetworkError
 from structured_ensembles.types import Group, Side
 
@@ -222,6 +223,8 @@ def served(state: State, rule: CrossBlock) -> Served:
         if name in ends and not (name in norms and state.norms[0]):
             part = "normalisation" if name in norms else "shared"
             parts[part][name] = _chosen(tensor, ownership.stored(ends[name], rule))
+    fixed = {BACKBONE + name: tensor for name, tensor in network.backbone.state_dict().items()}
+    parts["shared"] |= {name: fixed[name] for name in fixed if name not in ends and not name.endswith(COUNTER)}
     for task, own in enumerate(state.norms):
         for name, tensor in own.items():
             parts["normalisation"][f"{task}.{name}"] = _chosen(tensor, ownership.used(ends[name], task))

@@ -30,7 +30,7 @@ from structured_ensembles.continual.expand import widened
 from structured_ensembles.continual.heads import TaskNetwork, make_head
 from structured_ensembles.continual.inference import Profile, Score
 from structured_ensembles.continual.settings import ContinualSettings, Norms
-from structured_ensembles.continual.state import State, TaskRecord, widths_of
+from structured_ensembles.continual.state import State, TaskRecord, answers, widths_of
 from structured_ensembles.errors import ArtefactError, StructensError
 from structured_ensembles.files import write_whole_bytes
 from structured_ensembles.networks import NetworkSpec
@@ -107,7 +107,8 @@ def write(
         "notices": list(notices),
         "tasks": [_task_record(state, task) for task in range(len(state.tasks))],
     }
-    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in _tensors(state).items()}
+    # Clones: what two modules of a backbone share would be refused.
+    tensors = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in _tensors(state).items()}
     text = _text({"version": VERSION, "sha256": _digest(record, tensors), "record": record})
     try:
         require(not path.exists() or _is_stream(path), f"{path} is something else than a stream: choose another name.")
@@ -283,7 +284,7 @@ def restored(file: File, fresh: nn.Module) -> State:
     try:
         tasks = [object_of("a task", task, _TASK) for task in file.record["tasks"]]
         records = tuple(_task(file, number, task) for number, task in enumerate(tasks))
-        state = _empty(file, fresh, records)
+        state = _empty(file, fresh, records, [task["widths"] for task in tasks])
         _refuse(list(_misfits(file, state, records)))
     except (TypeError, ValueError, KeyError, AttributeError, RuntimeError) as error:
         raise ArtefactError(f"the stream is not one of this library ({error}).") from error
@@ -291,24 +292,17 @@ def restored(file: File, fresh: nn.Module) -> State:
     fresh.load_state_dict(file.part("backbone."))
     for number, head in enumerate(state.heads):
         head.load_state_dict(file.part(f"heads.{number}."))
-    return replace(
+    state = replace(
         state,
         owners={name: file.tensors[f"owners.{name}"] for name in state.owners},
         norms=tuple(file.part(f"norms.{number}.") for number in range(len(records))),
         tasks=records,
-        widths=_widths_of_tasks(state, [task["widths"] for task in tasks]),
+        widths=tuple(task["widths"] for task in tasks if task["widths"]),
     )
-
-
-def _widths_of_tasks(state: State, recorded: list[Any]) -> tuple[dict[str, int], ...]:
-    if not any(recorded):
-        return ()
-    present = widths_of(state.groups)
-    for task, widths in enumerate(recorded):
-        fits = isinstance(widths, dict) and widths.keys() == present.keys()
-        fits = fits and all(type(width) is int and 0 < width <= present[name] for name, width in widths.items())
-        require(fits, f"task {task} has other widths than the groups of channels can have had.")
-    return tuple(recorded)
+    for task, record in enumerate(records):
+        close = torch.allclose(answers(state, task, record.inputs), record.logits, rtol=1e-3, atol=1e-4)
+        require(close, f"{_OTHER}, or changed since: task {record.name!r} gives other answers than it gave then.")
+    return state
 
 
 def _task(file: File, number: int, task: Mapping[str, Any]) -> TaskRecord:
@@ -334,25 +328,42 @@ def _task(file: File, number: int, task: Mapping[str, Any]) -> TaskRecord:
     )
 
 
-def _empty(file: File, fresh: nn.Module, records: tuple[TaskRecord, ...]) -> State:
-    """The state of an untrained backbone that has as many channels and heads as the file."""
+def _empty(file: File, fresh: nn.Module, records: tuple[TaskRecord, ...], grown: list[Any]) -> State:
+    """The state of an untrained backbone that has as many channels and heads as the file.
+
+    It grows as it did in the stream, task by task: how large a head is depends on the channels that there were.
+    """
     if not records:
         return State(fresh)
     settings, inputs = file.settings, records[0].inputs
     try:
         groups = units.find(fresh, settings.head, inputs, settings.graph_seconds)
-        features = features_of(fresh, inputs)
-        with bounded(file):
-            heads = tuple(make_head(settings.head, features, len(task.classes), 0).eval() for task in records)
     except StructensError as error:
         raise ArtefactError(f"the stream was learned with another backbone: {error}") from error
-    state = State(fresh, groups, ownership.unowned(groups), heads)
+    state = State(fresh, groups, ownership.unowned(groups))
     widths, present = {str(name): int(width) for name, width in file.record["widths"].items()}, widths_of(groups)
     same = widths.keys() == present.keys() and all(widths[name] >= width for name, width in present.items())
     require(same, f"{_OTHER}: its groups of channels are {widths}, and those of this one {present}.")
     held = {name: len(file.tensors[f"owners.{name}"]) for name in widths}
     require(held == widths, "the stream has other owners than channels.")
-    return state if widths == present else widened(state, widths, settings.cross_block, 0)
+    for number, (task, own) in enumerate(zip(records, grown, strict=True)):
+        state = _grown(state, own or present, widths, settings, f"task {number} has")
+        with bounded(file):
+            head = make_head(settings.head, features_of(state.backbone, inputs), len(task.classes), 0)
+        state = replace(state, heads=(*state.heads, head.eval()))
+    require(all(grown) or not any(grown), "some tasks have recorded their widths, and some have not.")
+    return _grown(state, widths, widths, settings, "the stream has")
+
+
+def _grown(state: State, widths: Any, most: Mapping[str, int], settings: ContinualSettings, who: str) -> State:  # noqa: ANN401
+    """With these widths, which a file says, at most as large as those at its end."""
+    present = widths_of(state.groups)
+    if widths == present:
+        return state
+    fits = isinstance(widths, dict) and widths.keys() == present.keys()
+    fits = fits and all(type(width) is int and present[name] <= width <= most[name] for name, width in widths.items())
+    require(fits and bool(state.heads), f"{who} other widths than the groups of channels can have had.")
+    return widened(state, widths, settings.cross_block, 0)
 
 
 _OTHER = "the stream was learned with another backbone"

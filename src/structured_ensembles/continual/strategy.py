@@ -18,6 +18,7 @@ from structured_ensembles.continual.backbones import features_of
 from structured_ensembles.continual.heads import TaskNetwork, make_head
 from structured_ensembles.continual.memory import measured
 from structured_ensembles.continual.tasks import check_number, check_shape, check_task
+from structured_ensembles.continual.units import COUNTER
 from structured_ensembles.data.records import as_dataset
 from structured_ensembles.errors import DataError
 from structured_ensembles.extraction import draw
@@ -37,8 +38,6 @@ if TYPE_CHECKING:
     from structured_ensembles.types import Architecture
 
 Network = TypeVar("Network", bound=nn.Module)
-
-_COUNTER = "num_batches_tracked"
 
 
 @dataclass(frozen=True)
@@ -214,7 +213,7 @@ def served_backbone(backbone: nn.Module, prefix: str = "") -> dict[str, dict[str
         backbone: Any network.
         prefix: Goes before the tensors' names.
     """
-    tensors = {name: value for name, value in backbone.state_dict().items() if not name.endswith(_COUNTER)}
+    tensors = {name: value for name, value in backbone.state_dict().items() if not name.endswith(COUNTER)}
     layers = {name for name, module in backbone.named_modules() if is_norm(module)}
     norms = {name for name in tensors if name.rpartition(".")[0] in layers}
     return {

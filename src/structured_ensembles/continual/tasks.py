@@ -19,8 +19,8 @@ from torch.utils.data import TensorDataset
 from structured_ensembles.batches import check_finite
 from structured_ensembles.data.checks import check_data, check_known, check_length
 from structured_ensembles.data.records import ImageData, Split, as_float, divide
+from structured_ensembles.digests import fingerprint as fingerprint_of
 from structured_ensembles.errors import DataError, SettingsError
-from structured_ensembles.fitting import fingerprint as fingerprint_of
 from structured_ensembles.seeding import derived_seed
 
 if TYPE_CHECKING:

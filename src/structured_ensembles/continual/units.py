@@ -1,11 +1,13 @@
 """Which channels of a backbone tasks can own, and which backbones cannot be learned without forgetting.
 
 Forgetting is excluded by owners: every parameter and statistic belongs to a channel, and every channel to one task.
+Other buffers are constants.
 What belongs to no channel, or to all of them, is refused here by name, before any work.
 """
 
 from __future__ import annotations
 
+import copy
 from typing import TYPE_CHECKING
 
 import torch
@@ -16,6 +18,7 @@ from structured_ensembles import surgery, topology
 from structured_ensembles.continual.backbones import features_of
 from structured_ensembles.continual.heads import HeadKind, TaskNetwork, probe_head
 from structured_ensembles.errors import NetworkError
+from structured_ensembles.seeding import seeded
 from structured_ensembles.types import Side
 
 if TYPE_CHECKING:
@@ -28,6 +31,9 @@ BACKBONE = "backbone."
 
 OWNED = ("weight", "bias", "running_mean", "running_var")
 """Tensors of a module that can have one row a channel."""
+
+COUNTER = "num_batches_tracked"
+"""How the names of buffers end that predict nothing."""
 
 _MOST_NAMED = 3
 
@@ -57,7 +63,7 @@ def find(backbone: nn.Module, kind: HeadKind, example: Tensor, seconds: float = 
     refuse([problem for name, module in backbone.named_modules() if (problem := _unsound(name, module))])
     found = topology.find(network, example, seconds=seconds)
     groups = tuple(group for group in found.groups if group.name.startswith(BACKBONE))
-    refuse(list(_uncovered(network, groups)), found.notices)
+    refuse([*_uncovered(network, groups), *_moving(backbone, example)], found.notices)
     return groups
 
 
@@ -100,6 +106,22 @@ def _uncovered(network: TaskNetwork, groups: Sequence[Group]) -> Iterator[str]:
                 place = f"{name!r} ({type(module).__name__})" if name else f"the backbone itself ({key})"
                 yield f"{key} of {place} is no task's own"
                 break
+
+
+def _moving(backbone: nn.Module, example: Tensor) -> Iterator[str]:
+    """Statistics outside normalisation layers that a pass in training changes: no task could keep them."""
+    moved = copy.deepcopy(backbone).train()
+    before = {name: buffer.clone() for name, buffer in moved.named_buffers()}
+    try:
+        with torch.no_grad(), seeded(0):
+            moved(example)
+    except Exception:  # noqa: BLE001 (a batch that is too small, for one: training will say so)
+        return
+    for name, buffer in moved.named_buffers():
+        place, _, key = name.rpartition(".")
+        module = moved.get_submodule(place)
+        if not surgery.is_norm(module) and not torch.equal(buffer, before[name]):
+            yield f"{key} of {place!r} ({type(module).__name__}) changes in training and is no task's own"
 
 
 def _covered(network: TaskNetwork, groups: Sequence[Group]) -> dict[str, Tensor]:

@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
 CONFIDENCE = 0.95
 """Of the intervals of `paired`."""
+UNIT = "single"
+"""The method whose costs are 1x."""
 _LEADING = ("accuracy", "nll", "ece", "brier")
 """The values that a reader looks for first; the others follow by the alphabet."""
 
@@ -133,7 +135,8 @@ class Difference:
         value: Name of the value.
         pairs: How many seeds both have, 1 or more.
         mean: Of arm minus baseline.
-        interval: Its lower and upper limit; None for a single pair.
+        interval: Its lower and upper limit; None for a single pair, and for differences that are all the same but not
+            zero, of whose spread nothing is known.
     """
 
     arm: Arm
@@ -238,10 +241,10 @@ def spread(numbers: Sequence[float]) -> Spread:
 def sections(summaries: Sequence[Summary]) -> dict[int, list[Summary]]:
     """By members, what belongs in one table or picture.
 
-    An arm of one member and no budget, the single network for one, is what the others are measured by: it is in every
-    section, and makes one of its own only if there is no other.
+    The single network is what the others are measured by: it is in every section, and makes one of its own only if
+    there is no other.
     """
-    common = [summary for summary in summaries if summary.arm.members == 1 and not summary.arm.budget]
+    common = [summary for summary in summaries if summary.arm.method == UNIT]
     rest = [summary for summary in summaries if summary not in common]
     members = dict.fromkeys(summary.arm.members for summary in rest) or dict.fromkeys([1] if common else [])
     return {count: common + [one for one in rest if one.arm.members == count] for count in members}
@@ -254,8 +257,8 @@ def paired(results: Sequence[Result], baseline: str, value: str) -> list[Differe
     d -+ t(0.975, n - 1) s / sqrt(n), where s is the sample standard deviation of the d_i and t a quantile of Student's
     distribution. It assumes that differences are near normal, which few seeds can neither show nor make up for.
 
-    An arm's baseline has the same members and the same budget; where there is none, the same members and no budget;
-    where there is neither, one member and no budget. Failed runs and missing values leave their seed out, and an arm
+    An arm's baseline has the same members and the same budget; where there is none, the same members and no budget; the
+    single network is that of all. Failed runs and missing values leave their seed out, and an arm
     without a pair, as the baseline itself, is left out.
 
     Args:
@@ -284,7 +287,7 @@ def paired(results: Sequence[Result], baseline: str, value: str) -> list[Differe
 
 
 def _reference(arm: Arm, baseline: str, known: Mapping[Arm, object]) -> Arm | None:
-    sizes = ((arm.members, arm.budget), (arm.members, ""), (1, ""))
+    sizes = ((1, ""),) if baseline == UNIT else ((arm.members, arm.budget), (arm.members, ""))
     return next((one for one in (Arm(baseline, *size) for size in sizes) if one in known), None)
 
 
@@ -293,7 +296,7 @@ def _by_seed(runs: Mapping[int, Result], value: str) -> dict[int, float]:
 
 
 def _interval(gaps: Sequence[float]) -> tuple[float, float] | None:
-    if len(gaps) == 1:
+    if len(gaps) == 1 or (gaps[0] and stdev(gaps) <= 1e-9 * abs(gaps[0])):
         return None
     from scipy.stats import t
 

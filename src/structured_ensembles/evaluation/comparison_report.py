@@ -10,7 +10,7 @@ from rich.measure import Measurement
 from rich.table import Table
 from rich.text import Text
 
-from .comparison import CONFIDENCE, Arm, paired, sections, summarise
+from .comparison import CONFIDENCE, UNIT, Arm, paired, sections, summarise
 from .table import NONE, WIDTH, duration, scaled
 
 if TYPE_CHECKING:
@@ -19,9 +19,6 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from .comparison import Difference, Result, Summary
-
-UNIT = "single"
-"""The method whose cost is 1x."""
 
 
 @dataclass(frozen=True)
@@ -44,7 +41,7 @@ _TEMPERED = (_Quality("nll_calibrated", "NLL, T", digits=4), _Quality("ece_calib
 _COMPARED = (_ACCURACY, _NLL, _ECE)
 _COSTS = {"bytes_on_disk": "bytes", "flops": "FLOPs", "training_flops": "training FLOPs"}
 
-_UNDECIDED = "undecided (fewer than two seeds)"
+_UNDECIDED = "undecided (too few seeds)"
 
 _Found = dict[str, dict[str, dict[Arm, "Difference"]]]
 """By baseline, value and arm."""
@@ -189,7 +186,8 @@ def _difference(arm: Arm, found: Mapping[Arm, Difference], quality: _Quality) ->
         return NONE
     one = found[arm]
     mean, *limits = (f"{quality.scale * number:+.{quality.digits}f}" for number in (one.mean, *(one.interval or ())))
-    text = f"{mean} [{', '.join(limits)}]" if limits else f"{mean} (one seed)"
+    missing = "one seed" if one.pairs == 1 else "all seeds the same"
+    text = f"{mean} [{', '.join(limits)}]" if limits else f"{mean} ({missing})"
     return f"**{text}**" if one.clear else text
 
 

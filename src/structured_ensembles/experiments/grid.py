@@ -19,6 +19,7 @@ from structured_ensembles.methods import METHODS, SingleNetwork, StructuredEnsem
 from structured_ensembles.networks import family
 from structured_ensembles.presets import Preset, Settings, settings
 from structured_ensembles.sizes import Budget
+from structured_ensembles.training import Log
 from structured_ensembles.uncertainty import disagreement
 
 if TYPE_CHECKING:
@@ -124,7 +125,8 @@ def _kind(name: str) -> type[Fittable]:
 
 def _settings(plan: Plan, cell: Cell) -> Settings:
     """The plan's; for the published arm the published ones, but training and split, which are the same for all."""
-    common = replace(plan.settings, budget=Budget.parse(cell.budget) if cell.budget else None)
+    quiet = replace(plan.settings.training, log=Log.NONE)  # logs would go with the state
+    common = replace(plan.settings, budget=Budget.parse(cell.budget) if cell.budget else None, training=quiet)
     if cell.method != PUBLISHED:
         return common
     published = settings(Preset.PUBLISHED, family(plan.architecture))

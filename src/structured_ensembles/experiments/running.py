@@ -9,6 +9,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from structured_ensembles import data as datasets
+from structured_ensembles.digests import fingerprint
 from structured_ensembles.errors import DataError, SettingsError
 from structured_ensembles.evaluation.comparison import Cell, Result, from_json, tidy_csv, to_json
 from structured_ensembles.evaluation.comparison_report import markdown
@@ -16,7 +17,6 @@ from structured_ensembles.experiments import pool
 from structured_ensembles.experiments.grid import Grid, cells, fit_cell
 from structured_ensembles.experiments.pool import CELLS, STATE
 from structured_ensembles.files import write_whole
-from structured_ensembles.fitting import fingerprint
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

@@ -2,16 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
-from torch import nn
-
-from structured_ensembles.errors import SettingsError
 from structured_ensembles.fitting import Built, Fittable, Fold
-
-if TYPE_CHECKING:
-    from structured_ensembles.fitting import Base
-    from structured_ensembles.presets import Settings
 
 
 class DeepEnsemble(Fittable):
@@ -27,14 +18,7 @@ class DeepEnsemble(Fittable):
     """
 
     method = "deep"
-
-    def __init__(self, base: Base, members: int = 4, *, settings: Settings | None = None) -> None:
-        if isinstance(base, nn.Module):
-            raise SettingsError(
-                f"a deep ensemble draws each member afresh: give the class {type(base).__name__} or a function that "
-                "makes the network, not one network"
-            )
-        super().__init__(base, members, settings)
+    draws_members = True
 
     def build(self, fold: Fold) -> Built:
         """Draw and train each copy; the first starts as the single network does."""

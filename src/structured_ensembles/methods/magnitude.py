@@ -26,6 +26,7 @@ class MagnitudeEnsemble(SubNetworks):
     """
 
     method = "magnitude"
+    draws_members = True
 
     def channels(self, base: nn.Module, found: Topology, fold: Fold) -> list[Channels]:
         """Channels in falling order of their norm."""

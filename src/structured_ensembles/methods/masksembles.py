@@ -20,7 +20,7 @@ class Masksembles(Fittable):
     Args:
         base: What makes the network.
         members: M.
-        scale: How far the masks differ: 1 makes them equal, large values disjoint.
+        scale: How far the masks differ: in [1.1, 6], larger values overlap less.
         settings: How it is trained; None takes the default preset for the network's family.
     """
 

@@ -1,4 +1,4 @@
-"""MC Dropout: one network, answers with different channels dropped.
+"""MC Dropout: one network, answers with different activations dropped.
 
 Gal and Ghahramani 2016, https://arxiv.org/abs/1506.02142.
 """

@@ -26,6 +26,7 @@ class SlicedNarrowEnsemble(SubNetworks):
     """M networks of uniform width, each sliced from a wide network of its own: initialised as sub-networks are."""
 
     method = "narrow_sliced"
+    draws_members = True
 
     def channels(self, base: nn.Module, found: Topology, fold: Fold) -> list[Channels]:
         """The first channels of every group: before training one is as good as another."""
@@ -55,6 +56,7 @@ def _rescale(narrow: nn.Module, wide: nn.Module) -> None:
 
     Weights are drawn with a standard deviation that falls with the root of the inputs (He, LeCun, PyTorch's own for
     weights and biases): a slice has that of the wide layer, and times the root of the ratio that of the narrow one.
+    Where it falls otherwise, with the outputs for one, the result is what `shared.packed` starts from, too.
     """
     for name, layer in narrow.named_modules():
         if surgery.is_layer(layer):

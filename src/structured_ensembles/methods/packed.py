@@ -18,7 +18,7 @@ from structured_ensembles.sizes import Unit
 if TYPE_CHECKING:
     from structured_ensembles.presets import Settings
 
-_STEPS = 32
+_STEPS = 512
 """Widths are tried in so many steps for each width of the base."""
 
 

@@ -1,4 +1,4 @@
-"""Snapshot ensembles: one training with a cyclic learning rate, whose end of each cycle is a member.
+"""Snapshot ensembles: one training with a cyclic learning rate, each cycle of which gives a member.
 
 Huang et al. 2017, https://arxiv.org/abs/1704.00109, equation 2.
 """

@@ -142,9 +142,14 @@ class _Dropout(nn.Module):
     ) -> None:
         super().__init__()
         self.network, self.members, self.current = network, members, _Pass()
+        self.drawn = f"probability={probability}, seed={seed}"
         for position, (name, layer) in enumerate(layers.items()):
             seeds = tuple(derived_seed(seed, member, position) for member in range(members))
             layer.register_forward_hook(_Drop(name, probability, seeds, self.current))
+
+    def extra_repr(self) -> str:
+        """What its weights do not show."""
+        return self.drawn
 
     def forward(self, inputs: Tensor) -> Tensor:
         """(B, ...) to logits: (B, K) in training mode, (M, B, K) in evaluation mode."""

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import copy
 import importlib
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -20,7 +21,6 @@ from torch import Tensor, nn
 from structured_ensembles import surgery
 from structured_ensembles.errors import NetworkError, SettingsError
 from structured_ensembles.networks._checks import integer, number
-from structured_ensembles.networks._layers import he_initialise
 from structured_ensembles.shared import _packing
 from structured_ensembles.shared._layers import called_layers
 from structured_ensembles.types import Side
@@ -72,10 +72,9 @@ def packed(network: nn.Module, members: int, *, alpha: float, gamma: int = 1) ->
     for name, reading in _packing.readings(network).items():
         module = network.get_submodule(name)
         if isinstance(module, _packing.Layer):
-            _replace(network, name, _packed_layer(library, module, reading, widths))
+            _replace(network, name, _drawn_as(module, _packed_layer(library, module, reading, widths)))
         elif isinstance(module, _packing.Norm):
-            _replace(network, name, _packed_norm(module, reading, widths))
-    _initialise(network, library)
+            _replace(network, name, _drawn_as(module, _packed_norm(module, reading, widths)))
     return _Packed(network, members).train(network.training)
 
 
@@ -141,15 +140,27 @@ def _packed_norm(norm: _packing.Norm, reading: _packing.Reading, widths: _Widths
     return fresh if norm.weight is None else fresh.to(norm.weight)
 
 
-def _initialise(network: nn.Module, library: ModuleType) -> None:
-    """Draw all weights as the networks of this library draw theirs, with each member's own fan_in."""
-    he_initialise(network)  # finds the convolutions inside the library's layers, whose weights have a group's fan_in
-    for module in network.modules():
-        if isinstance(module, library.PackedLinear):
-            for group in module.weight:
-                nn.init.kaiming_normal_(group, nonlinearity="relu")
-            if module.bias is not None:
-                nn.init.zeros_(module.bias)
+@torch.no_grad()
+def _drawn_as(plain: nn.Module, wide: nn.Module) -> nn.Module:
+    """Give a packed layer initial values of the plain one's distribution, as a layer of a member's width has them.
+
+    Values are drawn from the plain layer's own, times the root of its fan_in over a member's: the standard deviation
+    of He, LeCun and PyTorch's own falls with that root, for weights and biases (`methods.narrow` counts on the same).
+    """
+    fan_ins = [_fan_in(plain), _fan_in(wide)]
+    for name, values in wide.named_parameters():
+        pool = plain.get_parameter(name.rpartition(".")[2]).flatten()
+        drawn = pool[torch.randint(len(pool), values.shape, device=pool.device)]
+        values.copy_(drawn * math.sqrt(fan_ins[0] / fan_ins[1]))
+    return wide
+
+
+def _fan_in(layer: nn.Module) -> int:
+    """How many inputs one output reads; 1 for a normalisation."""
+    weight = next((value for name, value in layer.named_parameters() if name.endswith("weight")), None)
+    if weight is None or weight.dim() == 1:
+        return 1
+    return weight.shape[-1] if type(layer).__name__.endswith("Linear") else weight[0].numel()
 
 
 def check_independent(network: nn.Module, example: Tensor) -> None:

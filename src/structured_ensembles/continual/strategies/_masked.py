@@ -17,6 +17,7 @@ from torch.func import functional_call
 from structured_ensembles.continual.heads import TaskNetwork
 from structured_ensembles.continual.memory import packed
 from structured_ensembles.continual.strategy import SharedBackbone, is_norm, served_heads
+from structured_ensembles.continual.units import COUNTER
 from structured_ensembles.errors import NetworkError
 
 if TYPE_CHECKING:
@@ -28,8 +29,6 @@ if TYPE_CHECKING:
     from structured_ensembles.continual.tasks import Task
     from structured_ensembles.training import TrainingSettings
     from structured_ensembles.types import Architecture
-
-_COUNTER = "num_batches_tracked"
 
 
 class Masked(SharedBackbone):
@@ -216,6 +215,6 @@ def _changes(tensor: Tensor) -> bool:
 
 def _tensors(module: nn.Module) -> dict[str, Tensor]:
     """Parameters and buffers that are stored, each once; counters of batches predict nothing."""
-    stored = {name for name in module.state_dict() if not name.endswith(_COUNTER)}
+    stored = {name for name in module.state_dict() if not name.endswith(COUNTER)}
     named = {**dict(module.named_parameters()), **dict(module.named_buffers())}
     return {name: tensor for name, tensor in named.items() if name in stored}
