@@ -7,10 +7,13 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.utils.data import (
+    BatchSampler,
     ConcatDataset,
     DataLoader,
     Dataset,
     IterableDataset,
+    RandomSampler,
+    Sampler,
     Subset,
     SubsetRandomSampler,
     TensorDataset,
@@ -18,9 +21,19 @@ from torch.utils.data import (
     default_collate,
 )
 
-from structured_ensembles.batches import as_dataset, labels_of, loader, set_epoch, sized, split_held_out
+from structured_ensembles.batches import (
+    as_dataset,
+    check_finite,
+    labels_of,
+    loader,
+    repeats,
+    set_epoch,
+    sized,
+    split_held_out,
+)
 from structured_ensembles.errors import DataError, SettingsError
 from structured_ensembles.seeding import derived_seed
+from structured_ensembles.uncertainty import require_finite
 
 
 def tensors(count=10, classes=3):
@@ -311,3 +324,39 @@ def test_derived_seeds_differ_along_every_path():
     seeds = {derived_seed(seed, *path) for seed in range(20) for path in [(), (0,), (1,), (0, 1), (1, 0), (1, 1)]}
     assert len(seeds) == 20 * 6
     assert derived_seed(3, 1, 2) == derived_seed(3, 1, 2)
+
+
+class Twice(Sampler):
+    """Draws one example twice, and never ends."""
+
+    def __iter__(self):
+        return itertools.cycle([0, 1, 1])
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        ({"batch_size": 4}, False),
+        ({"batch_size": 4, "shuffle": True}, False),
+        ({"batch_size": 4, "sampler": SubsetRandomSampler([3, 1])}, False),
+        ({"batch_size": 4, "sampler": SubsetRandomSampler([3, 1, 3])}, True),
+        ({"batch_size": 4, "sampler": RandomSampler(range(10), replacement=True)}, True),
+        ({"batch_size": 4, "sampler": Twice()}, True),
+        ({"batch_sampler": BatchSampler(WeightedRandomSampler([1.0] * 10, 60), 4, False)}, True),
+        ({"batch_sampler": [[0, 1], [2, 3]]}, False),
+    ],
+)
+def test_loaders_that_draw_an_example_twice_are_known(options, expected):
+    data = TensorDataset(torch.rand(10, 2), torch.arange(10))
+    assert repeats(DataLoader(data, **options)) is expected
+
+
+def test_inputs_that_are_not_finite_are_named():
+    inputs = torch.zeros(4, 2, 2)
+    require_finite(inputs)
+    inputs[2, 1, 0], inputs[3, 0, 0] = torch.nan, torch.inf
+    with pytest.raises(DataError, match="2 of 4 inputs hold NaN or infinite values, the first is input 2"):
+        require_finite(inputs)
+    with pytest.raises(DataError, match="the inputs hold 1 NaN or infinite values, the first in example 1"):
+        check_finite(Subset(TensorDataset(inputs, torch.zeros(4)), [0, 3]))
+    check_finite(Subset(TensorDataset(inputs, torch.zeros(4)), [0, 1]))

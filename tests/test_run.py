@@ -4,9 +4,11 @@ import json
 
 import pytest
 import torch
+from torch import nn
 
 from structured_ensembles import run
-from structured_ensembles.errors import ArtefactError, SettingsError
+from structured_ensembles.data import load
+from structured_ensembles.errors import ArtefactError, NetworkError, SettingsError
 from structured_ensembles.networks import NetworkSpec
 from structured_ensembles.run import Plan
 
@@ -24,6 +26,12 @@ def test_the_table_starts_with_what_the_others_are_measured_by():
 
     assert [row.metrics is None for row in run.rows(alone)] == [True, False]
     assert [row.name for row in run.rows(compared)] == ["one", "it", "it"]
+
+
+def test_images_that_are_too_small_are_refused_before_any_work(monkeypatch):
+    monkeypatch.setattr(run, "build", lambda spec: nn.Sequential(nn.Conv2d(spec.input_shape[0], 4, 9), nn.Flatten()))
+    with pytest.raises(NetworkError, match=r"small_cnn fails on images of \(1, 8, 8\) .* enlarge them with"):
+        run.network(Plan("digits"), load("digits"))
 
 
 def test_a_plan_names_known_methods_only():

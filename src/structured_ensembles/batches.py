@@ -6,11 +6,13 @@ the batches that it would have seen, and nothing here draws from the global rand
 
 from __future__ import annotations
 
+import itertools
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import torch
 from torch import Tensor
 from torch.utils.data import (
+    BatchSampler,
     ConcatDataset,
     DataLoader,
     Dataset,
@@ -100,9 +102,24 @@ def _checked_batch(batch: object) -> tuple[Tensor, Tensor]:
 
 
 def repeats(source: Source) -> bool:
-    """Whether a loader draws with replacement, so that one example can come out several times."""
-    sampler = source.sampler if isinstance(source, DataLoader) else None
-    return isinstance(sampler, (RandomSampler, WeightedRandomSampler)) and sampler.replacement
+    """Whether a loader draws with replacement, so that one example can come out several times.
+
+    Samplers that are not torch's own are asked for one epoch, or for as much of it as cannot be without a repetition.
+    """
+    if not isinstance(source, DataLoader) or source.batch_sampler is None:
+        return False
+    batches: Any = source.batch_sampler
+    sampler = batches.sampler if type(batches) is BatchSampler else None
+    if isinstance(sampler, (RandomSampler, WeightedRandomSampler)):
+        return sampler.replacement
+    if isinstance(sampler, SequentialSampler):
+        return False
+    seen: set[int] = set()
+    for index in itertools.islice(itertools.chain.from_iterable(batches), sized(source.dataset) + 1):
+        if int(index) in seen:
+            return True
+        seen.add(int(index))
+    return False
 
 
 def check_finite(dataset: Dataset[Any]) -> None:
@@ -111,9 +128,13 @@ def check_finite(dataset: Dataset[Any]) -> None:
     Raises:
         DataError: Naming how many values, and the first example that holds one.
     """
+    chosen: Any = slice(None)
+    if isinstance(dataset, Subset):
+        chosen = list(dataset.indices)
+        dataset = dataset.dataset
     if type(dataset) is not TensorDataset:
         return
-    wrong = ~torch.isfinite(dataset.tensors[0])
+    wrong = ~torch.isfinite(dataset.tensors[0][chosen])
     if count := int(wrong.sum()):
         raise DataError(
             f"the inputs hold {count} NaN or infinite values, the first in example {int(wrong.nonzero()[0, 0])}: mend "
@@ -163,7 +184,7 @@ def _stored_labels(dataset: Dataset[Any]) -> Tensor | None:
     # An exact type: a subclass may give out something else than it stores.
     if type(dataset) is TensorDataset and len(dataset.tensors) == 2:
         return dataset.tensors[1]
-    if type(dataset) is Subset:
+    if isinstance(dataset, Subset):
         labels = _stored_labels(dataset.dataset)
         return None if labels is None else labels[torch.as_tensor(list(dataset.indices), dtype=torch.int64)]
     if type(dataset) is ConcatDataset:
@@ -314,7 +335,7 @@ def _gather(dataset: Dataset[Any], indices: Sequence[int]) -> tuple[Tensor, Tens
     if type(dataset) is TensorDataset:
         inputs, labels = (tensor[indices] for tensor in dataset.tensors)
         return inputs, labels
-    if type(dataset) is Subset:
+    if isinstance(dataset, Subset):
         return _gather(dataset.dataset, [dataset.indices[index] for index in indices])
     many = getattr(dataset, "__getitems__", None)  # the protocol of PyTorch's own fetcher
     inputs, labels = default_collate(many(indices) if many else [dataset[index] for index in indices])

@@ -248,6 +248,7 @@ class Fittable(Ensemble):
             learned, kept = split_held_out(dataset, self.settings.held_out, derived_seed(seed, _SPLIT))
         else:
             learned, kept = dataset, as_dataset(held_out)
+            check_finite(kept)
             _check_output(network, _example(kept), len(classes))
             parts.append(labels_of(kept))
         _check_classes(parts, len(classes))

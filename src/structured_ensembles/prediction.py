@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,7 +14,7 @@ from torch import Tensor, nn
 from structured_ensembles import artefact, sizes
 from structured_ensembles.errors import SettingsError
 from structured_ensembles.temperature import temper
-from structured_ensembles.uncertainty import predict_from_logits
+from structured_ensembles.uncertainty import predict_from_logits, require_finite
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -111,10 +113,14 @@ class Ensemble(nn.Module):
         Args:
             inputs: (B, ...), on any device.
             batch_size: So many inputs are run at a time.
+
+        Raises:
+            DataError: An input holds a NaN or infinite value.
         """
         self.check_fitted()
         if len(inputs) == 0:
             raise SettingsError("there is nothing to predict: 0 inputs were given")
+        require_finite(inputs)
         first = next(self.parameters())
         # Whole numbers are tokens, or pixels for the network to scale: they are what they are.
         kind = first.dtype if inputs.is_floating_point() else inputs.dtype
@@ -144,17 +150,19 @@ class Ensemble(nn.Module):
         artefact.write(Path(path), [member.state_dict() for member in self.members], record)
 
     @staticmethod
-    def load(path: str | Path, architecture: Architecture | None = None) -> Ensemble:
+    def load(path: str | Path, architecture: Architecture | nn.Module | None = None) -> Ensemble:
         """Read an ensemble back, in evaluation mode; nothing in the file is run.
 
         Args:
             path: The file.
-            architecture: Makes the base network, if that is not one that the library knows by name.
+            architecture: Makes the base network, or is one, if that is not one that the library knows by name.
 
         Raises:
             ArtefactError: The file is damaged, newer than this library, or of another architecture.
         """
         record, tensors = artefact.read(Path(path))
+        if isinstance(architecture, nn.Module):
+            architecture = partial(copy.deepcopy, architecture)
         return Ensemble(artefact.restore(record, tensors, architecture), record).eval()
 
 

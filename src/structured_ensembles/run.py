@@ -21,8 +21,9 @@ import torch
 
 from structured_ensembles import data as datasets
 from structured_ensembles import sizes
+from structured_ensembles._probe import first_line
 from structured_ensembles.artefact import Record
-from structured_ensembles.errors import ArtefactError, SettingsError, unknown
+from structured_ensembles.errors import ArtefactError, NetworkError, SettingsError, unknown
 from structured_ensembles.evaluation import Cost, Metrics, Reliability, Row, measure, reliability
 from structured_ensembles.evaluation.answers import CHUNK, logits_of
 from structured_ensembles.extraction import draw
@@ -95,7 +96,15 @@ def network(plan: Plan, images: ImageData) -> NetworkSpec:
     """
     mean, std = datasets.mean_and_std(images.train)
     spec = NetworkSpec(plan.architecture, images.input_shape, len(images.classes), plan.arguments, mean, std)
-    draw(lambda: build(spec), 0)
+    whole = draw(lambda: build(spec), 0).eval()
+    try:
+        with torch.no_grad():
+            whole(torch.zeros(1, *spec.input_shape))
+    except Exception as error:
+        raise NetworkError(
+            f"{plan.architecture} fails on images of {spec.input_shape} ({first_line(error)}): if they are too small, "
+            "enlarge them with --image-size"
+        ) from error
     return spec
 
 

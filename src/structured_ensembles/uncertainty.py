@@ -232,6 +232,20 @@ def check_finite(entropies: Tensor) -> None:
         raise DataError(f"{broken} of {entropies.numel()} entropies are NaN or infinite: look for NaN in the logits")
 
 
+def require_finite(inputs: Tensor) -> None:
+    """Refuse to answer for NaN and infinite inputs, of which nothing is known, not even how unsure to be.
+
+    Raises:
+        DataError: Naming the first.
+    """
+    wrong = ~torch.isfinite(inputs).flatten(1).all(dim=1)
+    if wrong.any():
+        raise DataError(
+            f"{int(wrong.sum())} of {len(inputs)} inputs hold NaN or infinite values, the first is input "
+            f"{int(wrong.nonzero()[0, 0])}: mend or drop them"
+        )
+
+
 def _share(those: Tensor) -> float:
     """How many of N booleans are true, from 0 to 1; NaN if there are none."""
     return float(those.double().mean())

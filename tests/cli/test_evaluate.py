@@ -73,6 +73,8 @@ def test_names_of_classes_are_compared(artefact):
     assert "matched by number" in compared(record, replace(digits, classes=letters))[0]
     with pytest.raises(DataError, match="calls a class 'j' that the artefact calls 'a'"):
         compared(replace(record, network=None, classes=letters), replace(digits, classes=letters[::-1]))
+    with pytest.raises(DataError, match="calls a class '9' that the artefact calls '0'"):  # names that are numbers
+        compared(record, replace(digits, classes=record.classes[::-1]))
 
 
 QUICK = ("--all", "--sample", "5", "--epsilon", "0.02", "--skip", "cost")

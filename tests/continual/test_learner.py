@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import shutil
 from dataclasses import replace
 
 import pytest
@@ -11,7 +12,7 @@ from torch import nn
 from torch.nn.functional import cross_entropy
 from torch.utils.data import DataLoader, TensorDataset
 
-from structured_ensembles.continual import attempt, learner, ownership, state, store
+from structured_ensembles.continual import attempt, learner, lesson, ownership, state, store
 from structured_ensembles.continual.learner import ContinualLearner
 from structured_ensembles.continual.memory import Memory
 from structured_ensembles.continual.settings import ContinualSettings
@@ -296,6 +297,20 @@ def test_a_stopped_task_goes_on_where_it_was(tmp_path):
     assert first.tasks[0].digests == again.tasks[0].digests
     with pytest.raises(SettingsError, match="another training"):
         again.learn(examples(1), directory=tmp_path / "0")
+
+
+def test_a_training_of_other_examples_is_not_gone_on_with(tmp_path):
+    """The same images under other labels, after the first stream was thrown away."""
+    right, wrong = examples(0), examples(0)
+    wrong.tensors[1].copy_(1 - wrong.tensors[1])
+    (tmp_path / "task-0").mkdir()
+    taught = ContinualLearner(small, settings=TINY, directory=tmp_path)
+    lesson.claim(tmp_path / "task-0", lesson.read(wrong, None, None, ()), None)
+    with pytest.raises(SettingsError, match="task-0 holds another training, of other examples: delete it"):
+        taught.learn(right)
+    shutil.rmtree(tmp_path / "task-0")
+    taught.learn(right)
+    assert not (tmp_path / "task-0").exists()
 
 
 def test_auto_takes_the_smallest_share_that_costs_little(monkeypatch):

@@ -200,3 +200,11 @@ def test_more_pixels_than_memory_are_refused_before_reading(folder, monkeypatch)
     monkeypatch.setattr(checks, "_memory", lambda: 6 * 6 * 4 * 3 - 1.0)
     with pytest.raises(DataError, match=r"6 images of 6x4 pixels need .* set a smaller image_size"):
         load(str(folder))
+
+
+def test_classes_that_are_numbers_are_in_the_order_of_numbers(tmp_path):
+    for name in ("10", "9", "0"):
+        for number in range(2):
+            (tmp_path / name).mkdir(exist_ok=True)
+            Image.new("L", (8, 8), 10 * int(name)).save(tmp_path / name / f"{number}.png")
+    assert load(str(tmp_path)).classes == ("0", "9", "10")

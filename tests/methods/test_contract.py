@@ -215,6 +215,10 @@ def test_a_network_of_the_users_own_is_passed_in_when_loading(name: str, tmp_pat
         Ensemble.load(path)
     inputs = images().tensors[0]
     assert torch.equal(Ensemble.load(path, architecture=MyNet)(inputs), ensemble(inputs))
+    assert torch.equal(Ensemble.load(path, architecture=MyNet())(inputs), ensemble(inputs))
+    inputs[1] = torch.nan
+    with pytest.raises(DataError, match=r"1 of .* inputs hold NaN or infinite values, the first is input 1"):
+        ensemble.predict(inputs)
 
 
 def test_methods_by_name() -> None:

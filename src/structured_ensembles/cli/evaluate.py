@@ -136,7 +136,7 @@ def compared(record: Record, images: ImageData) -> list[str]:
     if there == known:
         return []
     numbers = tuple(str(label) for label in range(len(known)))
-    if numbers in (there, known):
+    if numbers in (there, known) and set(there) != set(known):
         return [f"the classes of {images.name} and of the artefact were matched by number: one side has no names."]
     pair = next((one, other) for one, other in zip(there, known, strict=True) if one != other)
     raise DataError(f"{images.name} calls a class {pair[0]!r} that the artefact calls {pair[1]!r}: they must agree")

@@ -20,7 +20,11 @@ from structured_ensembles.cli.verb import debug_option, write_examples
 from structured_ensembles.errors import SettingsError, StructensError
 
 _INTERRUPTED = 130
-_REFUSED = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT, errno.EISDIR, errno.ENOTDIR, errno.EIO)
+_REFUSED = tuple(
+    getattr(errno, name)
+    for name in ["EACCES", "EPERM", "EROFS", "ENOSPC", "EDQUOT", "EISDIR", "ENOTDIR", "EIO", "ENAMETOOLONG", "EFBIG"]
+    if hasattr(errno, name)
+)
 """What the system says where a disk is full, read-only or another's: no bug of ours."""
 
 

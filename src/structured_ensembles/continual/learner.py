@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import copy
 import operator
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -128,8 +129,9 @@ class ContinualLearner:
         parts = lesson.divided(taught, train, held_out, share, seed)
         taught = replace(taught, train=parts[0])
         before, head = self._prepared(taught)
-        importance = capacity.needed(before, head, taught, self.settings, self.seed)
         folder = self._folder() if directory is None else Path(directory)
+        lesson.claim(folder, taught, held_out)
+        importance = capacity.needed(before, head, taught, self.settings, self.seed)
 
         def learned(keep: float, folder: Path | None) -> State:
             begun = attempts.begin(before, head, self._taken(before, importance, keep), self.settings)
@@ -139,6 +141,8 @@ class ContinualLearner:
             self._replace(before, capacity.by_trial(learned, self.settings.delta, folder))
         else:
             self._replace(before, learned(capacity.share(self.settings, len(self.tasks)), folder))
+        if folder is not None and directory is None:
+            shutil.rmtree(folder, ignore_errors=True)  # the stream is saved, and nothing goes on from there
 
     @contextmanager
     def task(

@@ -21,10 +21,14 @@ from structured_ensembles.batches import (
 )
 from structured_ensembles.continual.tasks import check_names
 from structured_ensembles.digests import fingerprint
-from structured_ensembles.errors import DataError
+from structured_ensembles.errors import DataError, SettingsError
+from structured_ensembles.files import write_whole
 from structured_ensembles.seeding import seeded
+from structured_ensembles.uncertainty import require_finite
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from structured_ensembles.batches import Source
     from structured_ensembles.continual.state import TaskRecord
 
@@ -93,6 +97,25 @@ def _read(train: Source, name: str, classes: Classes, known: Sequence[TaskRecord
     return Lesson(name, names, dataset, inputs, fingerprint([dataset]))
 
 
+def claim(folder: Path | None, taught: Lesson, held_out: Source | None) -> None:
+    """Mark the folder of a training as that of these examples; without a folder nothing is kept.
+
+    Raises:
+        SettingsError: It holds a training of others.
+    """
+    if folder is None:
+        return
+    with seeded(0):
+        own = "" if held_out is None else fingerprint([as_dataset(held_out)])
+    path, claimed = folder / "data.sha256", f"{taught.fingerprint} {own}".strip()
+    if path.exists() and path.read_text(encoding="utf-8") != claimed:
+        raise SettingsError(
+            f"{folder} holds another training, of other examples: delete it to train from the start, or give another "
+            "directory"
+        )
+    write_whole(path, claimed)
+
+
 def checked_inputs(inputs: Tensor, example: Tensor) -> Tensor:
     """Inputs to answer for, on the CPU, floating numbers in the type that tasks were learned in.
 
@@ -108,6 +131,7 @@ def checked_inputs(inputs: Tensor, example: Tensor) -> Tensor:
         raise DataError(f"inputs of shape {tuple(inputs.shape)}: pass at least one of shape {shape}")
     if inputs.is_floating_point() != example.is_floating_point():
         raise DataError(f"inputs of type {inputs.dtype}: pass {example.dtype}, as the tasks were learned in")
+    require_finite(inputs)
     return inputs.to("cpu", example.dtype)
 
 

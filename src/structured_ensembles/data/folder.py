@@ -94,7 +94,14 @@ def _classes(folder: Path) -> tuple[Classes, list[str]]:
 
 
 def _folders(folder: Path) -> list[Path]:
-    return sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
+    found = [path for path in folder.iterdir() if path.is_dir() and not path.name.startswith(".")]
+    return sorted(found, key=_place)
+
+
+def _place(path: Path) -> tuple[bool, int, str]:
+    """Numbers first, 10 after 9: as they are ordered where labels are numbers."""
+    number = path.name.isdecimal()
+    return not number, int(path.name) if number else 0, path.name
 
 
 def _visible_files(folder: Path) -> list[Path]:
