@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from structured_ensembles.prediction import Size
 
 SPEC = NetworkSpec("small_cnn", (1, 8, 8), 3)
-STEP = 1 / 32
+STEP = 1 / 512
 """By what the width of a packed network is widened, in that of the base."""
 BY_FORM = {
     "dropout": "mc_dropout",
