@@ -313,7 +313,8 @@ def test_a_training_of_other_examples_is_not_gone_on_with(tmp_path):
     assert not (tmp_path / "task-0").exists()
 
 
-def test_auto_takes_the_smallest_share_that_costs_little(monkeypatch):
+def test_auto_takes_the_smallest_share_that_costs_little(monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)  # the folder is marked with its examples
     accuracies = {0.1: 0.5, 0.25: 0.88, 0.5: 0.9, 0.75: 0.9, 1.0: 0.9}
     tried = []
 
