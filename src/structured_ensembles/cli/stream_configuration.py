@@ -28,7 +28,7 @@ _PLAN = {
 """By option, the attribute of a plan."""
 _MADE_OF_ONE = ("data", "stream", "tasks")
 """Options of a stream that is made of one source."""
-IMPLIED = {"keep": Capacity.GEOMETRIC, "channels": Capacity.FIXED, "delta": Capacity.AUTO}
+_IMPLIED = {"keep": Capacity.GEOMETRIC, "channels": Capacity.FIXED, "delta": Capacity.AUTO}
 """By option, the capacity that is meant by whoever gives it and names none."""
 _HEADER = (
     "# Everything that decides what `structens continual` runs. To repeat it: structens continual --config THIS_FILE\n"
@@ -58,7 +58,7 @@ def _plan(values: Mapping[str, Any]) -> StreamPlan:
     start = settings(preset)
     if preset is Preset.DEFAULT:  # here it is known how many tasks share the channels
         start = replace(start, capacity=Capacity.EQUAL)
-    implied = [capacity for name, capacity in IMPLIED.items() if name in values]
+    implied = [capacity for name, capacity in _IMPLIED.items() if name in values]
     if "capacity" not in values and len(implied) > 1:
         raise SettingsError("keep, channels and delta belong to different capacities: name the capacity, or give one")
     if "capacity" not in values and implied:
