@@ -24,3 +24,4 @@ def test_a_write_that_is_stopped_leaves_what_was_there(tmp_path: Path, monkeypat
     with pytest.raises(KeyboardInterrupt):
         write_whole(path, "after")
     assert path.read_text(encoding="utf-8") == "before"
+    assert [path.name for path in tmp_path.iterdir()] == ["a"]

@@ -10,11 +10,14 @@ if TYPE_CHECKING:
 
 
 def write_whole(path: Path, text: str) -> None:
-    """Write beside the goal, then rename: a reader never meets half a file."""
+    """Write beside the goal, then rename: a reader never meets half a file, and a full disk leaves none."""
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{path.name}.partial")
-    partial.write_text(text, encoding="utf-8")
-    partial.replace(path)
+    try:
+        partial.write_text(text, encoding="utf-8")
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
 
 
 def write_whole_bytes(path: Path, content: bytes) -> None:

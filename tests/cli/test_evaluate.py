@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from structured_ensembles import Ensemble
+from structured_ensembles.cli import thoroughly
 from structured_ensembles.cli.evaluate import compared
 from structured_ensembles.data import load
 from structured_ensembles.errors import DataError
@@ -119,6 +120,7 @@ def test_unfamiliar_images_that_cannot_be_read_cost_only_themselves(artefact, he
     )
 
     assert result.exit_code == 0
+    assert "--ood torn.npz is left out: " in result.stderr
     (entry,) = json.loads(result.stdout)["predictors"]
     assert "torn.npz" in entry["failures"]["out_of_distribution: torn.npz"]
     assert len(entry["out_of_distribution"]) == 3
@@ -132,7 +134,17 @@ def test_unfamiliar_images_that_cannot_be_read_cost_only_themselves(artefact, he
         (("--all", "--skip", "costs"), "did you mean 'cost'"),
         (("--all", "--against", "nothing.safetensors"), "nothing.safetensors"),
         (("--all", "--bins", "0"), "0"),
+        (("--all", "--cifar-c", "nowhere"), "nowhere/labels.npy"),
     ],
 )
 def test_impossible_options_are_refused_before_anything_is_written(artefact, refused, options, message):
     assert message in refused("evaluate", artefact, "--data", "digits", *options)
+
+
+def test_work_that_was_stopped_leaves_no_folder_in_the_way(artefact, here, monkeypatch):
+    def stop(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(thoroughly, "assess", stop)
+    assert invoke("evaluate", artefact, "--data", "digits", *QUICK, "--out", "deep/new").exit_code == 130
+    assert not (here / "deep").exists()

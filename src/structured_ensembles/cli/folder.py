@@ -44,7 +44,7 @@ def reserved(folder: Path, configuration: str, verb: str = "fit") -> Iterator[No
         SettingsError: The folder exists or cannot be made.
     """
     check_new(folder, verb)
-    made = [path for path in (folder, *folder.parents) if not path.exists()]
+    made = _missing(folder)
     try:
         folder.mkdir(parents=True)
         write_whole(folder / CONFIGURATIONS[verb], configuration)
@@ -59,11 +59,40 @@ def reserved(folder: Path, configuration: str, verb: str = "fit") -> Iterator[No
         raise
 
 
+@contextmanager
+def filled(folder: Path) -> Iterator[None]:
+    """Make a folder that is written when all is known; if nothing was, whatever stopped the work, it is gone again.
+
+    Raises:
+        SettingsError: The folder exists or cannot be made.
+    """
+    made = _missing(folder)
+    try:
+        folder.mkdir(parents=True)
+    except FileExistsError as error:
+        raise SettingsError(f"the output folder {folder} exists: choose another with --out") from error
+    except OSError as error:
+        raise SettingsError(f"cannot write in {folder} ({error.strerror}): choose another --out") from error
+    try:
+        yield
+    finally:
+        _remove_empty(made)
+
+
+def _missing(folder: Path) -> list[Path]:
+    """The folders to make, the innermost first."""
+    return [path for path in (folder, *folder.parents) if not path.exists()]
+
+
 def _remove(folder: Path, made: list[Path], name: str) -> None:
     """Undo `reserved`, parents included where nobody else has put anything into them."""
     configuration = folder / name
     if folder.is_dir() and set(folder.iterdir()) <= {configuration}:  # else there is something to go on with
         configuration.unlink(missing_ok=True)
+    _remove_empty(made)
+
+
+def _remove_empty(made: list[Path]) -> None:
     for path in made:
         if not path.is_dir() or any(path.iterdir()):
             return

@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any
 
+from structured_ensembles.cli.folder import filled
 from structured_ensembles.cli.printing import data_json, head, line, note, say
 from structured_ensembles.data import load_unlabelled
-from structured_ensembles.errors import SettingsError, StructensError
+from structured_ensembles.errors import StructensError
 from structured_ensembles.evaluation import report
 from structured_ensembles.evaluation.adversarial import EPSILONS
 from structured_ensembles.evaluation.assessment import Extent, assess, evaluation
+from structured_ensembles.evaluation.corruptions.files import read_labels
 from structured_ensembles.evaluation.structure_pictures import widths_picture
 from structured_ensembles.files import write_whole
 
@@ -43,25 +45,34 @@ def evaluate(  # noqa: PLR0913 (one for each option)
 
     Raises:
         SettingsError: The folder exists or cannot be made, or an option is outside its limits.
+        DataError: There are no labels where CIFAR-10-C should be.
     """
+    if cifar_c is not None:
+        read_labels(cifar_c)
     extent = Extent(bins, sample, tuple(epsilon) or EPSILONS, cifar_c, seed, skip)
     ours = next(iter(ensembles))
-    folder = _made(out or ours.with_name(f"{ours.stem}-evaluation"))
-    outside, unreadable = _outside(ood, images)
-    found = [
-        assess(ensemble, path, images, outside, extent, name)
-        for (path, ensemble), name in zip(ensembles.items(), _names(list(ensembles)), strict=True)
-    ]
-    entries = [{**one.entry, "failures": {**unreadable, **one.entry["failures"]}} for one in found]
-    whole = evaluation(images, entries)
-    write_whole(folder / _METRICS, json.dumps(whole, indent=2, allow_nan=False) + "\n")
-    shown = report.gallery(images.test.images, found[0].answers) if found[0].answers else report.NOTHING
-    report.write(folder / _REPORT, whole, shown)
-    _draw_widths(found[0], folder)
+    folder = out or ours.with_name(f"{ours.stem}-evaluation")
+    with filled(folder):
+        outside, unreadable = _outside(ood, images)
+        found = [
+            assess(ensemble, path, images, outside, extent, name)
+            for (path, ensemble), name in zip(ensembles.items(), _names(list(ensembles)), strict=True)
+        ]
+        entries = [{**one.entry, "failures": {**unreadable, **one.entry["failures"]}} for one in found]
+        whole = evaluation(images, entries)
+        _write(whole, images, found[0], folder)
     if as_json:
         data_json(whole)
     else:
         _tell(entries, folder)
+
+
+def _write(whole: Mapping[str, Any], images: ImageData, ours: Assessment, folder: Path) -> None:
+    write_whole(folder / _METRICS, json.dumps(whole, indent=2, allow_nan=False) + "\n")
+    shown = report.gallery(images.test.images, ours.answers) if ours.answers else report.NOTHING
+    report.write(folder / _REPORT, whole, shown)
+    if ours.structure is not None and ours.structure.layers:
+        widths_picture(ours.structure, folder / _WIDTHS)
 
 
 def _tell(entries: Sequence[Mapping[str, Any]], folder: Path) -> None:
@@ -77,28 +88,13 @@ def _tell(entries: Sequence[Mapping[str, Any]], folder: Path) -> None:
     line(f"  {_METRICS:<24}the same numbers, for programs")
 
 
-def _draw_widths(ours: Assessment, folder: Path) -> None:
-    if ours.structure is not None and ours.structure.layers:
-        widths_picture(ours.structure, folder / _WIDTHS)
-
-
-def _made(folder: Path) -> Path:
-    """A new folder, made before the long work so that it is known to be writable."""
-    try:
-        folder.mkdir(parents=True)
-    except FileExistsError as error:
-        raise SettingsError(f"the output folder {folder} exists: choose another with --out") from error
-    except OSError as error:
-        raise SettingsError(f"cannot write in {folder} ({error.strerror}): choose another --out") from error
-    return folder
-
-
 def _outside(sources: Sequence[str], images: ImageData) -> tuple[list[Unlabelled], dict[str, str]]:
     """The unfamiliar images that can be read, and by name why others cannot: those do not stop the rest."""
     read = {source: _readable(source, images) for source in sources}
     failures = {f"out_of_distribution: {source}": one for source, one in read.items() if isinstance(one, str)}
     found = [one for one in read.values() if not isinstance(one, str)]
     note([f"{one.name}: {notice}" for one in found for notice in one.notices])
+    note([f"--ood {source} is left out: {one}" for source, one in read.items() if isinstance(one, str)])
     return found, failures
 
 
