@@ -9,12 +9,17 @@ import torch
 from torch import Tensor
 
 from structured_ensembles.batches import labels_of, sized
+from structured_ensembles.errors import SettingsError
+from structured_ensembles.files import write_whole
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
+    from pathlib import Path
 
 FINGERPRINT_INPUTS = 32
 """So many inputs of a set tell it from another one."""
+
+_MARK = "data.sha256"
 
 
 def fingerprint(parts: Sequence[Any]) -> str:
@@ -35,3 +40,25 @@ def of_weights(tensors: Mapping[str, Any]) -> str:
         found.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
         found.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
     return found.hexdigest()
+
+
+def check_mark(folder: Path | None, found: str, refusal: str) -> None:
+    """Refuse a folder that holds the state of something else; None is no folder.
+
+    Args:
+        folder: Where state is kept, or may be.
+        found: Tells this from others.
+        refusal: What to say.
+
+    Raises:
+        SettingsError: It is marked as that of another.
+    """
+    path = None if folder is None else folder / _MARK
+    if path is not None and path.exists() and path.read_text(encoding="utf-8") != found:
+        raise SettingsError(refusal)
+
+
+def mark(folder: Path | None, found: str) -> None:
+    """Mark a folder, which is about to hold state, so that `check_mark` knows it; None is no folder."""
+    if folder is not None and not (folder / _MARK).exists():
+        write_whole(folder / _MARK, found)

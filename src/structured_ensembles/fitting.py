@@ -30,10 +30,9 @@ from structured_ensembles.batches import (
     split_held_out,
 )
 from structured_ensembles.calibrating import calibrate
-from structured_ensembles.digests import fingerprint
+from structured_ensembles.digests import check_mark, fingerprint, mark
 from structured_ensembles.errors import DataError, NetworkError, SettingsError, StructensError
 from structured_ensembles.extraction import draw
-from structured_ensembles.files import write_whole
 from structured_ensembles.networks import Family, NetworkSpec, build, family
 from structured_ensembles.prediction import Ensemble
 from structured_ensembles.presets import Preset, Settings, settings
@@ -53,8 +52,6 @@ Base: TypeAlias = "NetworkSpec | Architecture | nn.Module"
 
 MOST_SUMMARISED = 64
 """Up to so many members, the artefact's summary tells how each was trained; beyond, it gives their mean."""
-
-_CLAIM = "data.sha256"
 
 _DRAW, _SPLIT, _TRAIN, _REST = 0, 1, 4, 5
 """The parts of a run that have seeds of their own; search and ranking have 2 and 3."""
@@ -170,7 +167,8 @@ class Fittable(Ensemble):
         # Stages have seeds of their own, but examples may be varied at random whenever they are read.
         with seeded(derived_seed(seed, _REST)):
             fold = self._fold(train, held_out, classes, seed, folder)
-            _check_claim(fold)
+            refusal = f"{folder} holds a fit of other data or another seed: take another directory"
+            check_mark(folder, fold.fingerprint, refusal)
             built = self.build(fold)
             self.members = nn.ModuleList([trained.network for trained in built.trained])
             self.trained = built.trained
@@ -207,7 +205,7 @@ class Fittable(Ensemble):
         self, network: nn.Module, fold: Fold, member: int, training: TrainingSettings | None = None
     ) -> Trained:
         """Train one member on its own, as all methods train unless it is told otherwise."""
-        _claim(fold)
+        mark(fold.directory, fold.fingerprint)
         return train(
             network.to(device()),
             fold.train,
@@ -280,24 +278,6 @@ def _flops(trained: Trained, fold: Fold) -> int:
     """Of one training: every example forward and backward in every epoch."""
     where = next(trained.network.parameters()).device
     return round(sizes.training_flops(trained.network, fold.example.to(where)) * sized(fold.train) * trained.epochs_run)
-
-
-def _check_claim(fold: Fold) -> None:
-    """Refuse a directory whose state comes from other data.
-
-    Raises:
-        SettingsError: It holds another fit.
-    """
-    path = fold.folder(_CLAIM)
-    if path is not None and path.exists() and path.read_text(encoding="utf-8") != fold.fingerprint:
-        raise SettingsError(f"{fold.directory} holds a fit of other data or another seed: take another directory")
-
-
-def _claim(fold: Fold) -> None:
-    """Mark the directory, which is about to hold state, as that of these data."""
-    path = fold.folder(_CLAIM)
-    if path is not None and not path.exists():
-        write_whole(path, fold.fingerprint)
 
 
 def _members_summary(trained: Sequence[Trained]) -> dict[str, Any]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import shutil
 from dataclasses import replace
 
 import pytest
@@ -12,57 +11,13 @@ from torch import nn
 from torch.nn.functional import cross_entropy
 from torch.utils.data import DataLoader, TensorDataset
 
-from structured_ensembles.continual import attempt, learner, lesson, ownership, state, store
+from structured_ensembles.continual import attempt, learner, ownership, state, store
 from structured_ensembles.continual.learner import ContinualLearner
 from structured_ensembles.continual.memory import Memory
-from structured_ensembles.continual.settings import ContinualSettings
 from structured_ensembles.errors import ArtefactError, DataError, NetworkError, SettingsError
 from structured_ensembles.networks import NetworkSpec
-from structured_ensembles.search import SearchSettings
-from structured_ensembles.training import TrainingSettings
 
-TRAINING = TrainingSettings(epochs=2, batch_size=8, learning_rate=0.05, weight_decay=1e-2)
-SEARCH = SearchSettings(max_steps=1, batch_size=12, learning_rate=1e-2)
-TINY = ContinualSettings(training=TRAINING, search=SEARCH, keep=0.4, held_out=0.25)
-SHAPE = (1, 6, 6)
-
-
-def examples(seed, count=24, shape=SHAPE, classes=2):
-    """Labelled noise, brighter where the label is higher."""
-    generator = torch.Generator().manual_seed(seed)
-    labels = torch.arange(count) % classes
-    shift = labels.view(-1, *[1] * len(shape)) * torch.rand(1, *shape, generator=generator)
-    return TensorDataset(torch.rand(count, *shape, generator=generator) + shift, labels)
-
-
-def same(first, second):
-    assert first.keys() == second.keys()
-    return [name for name in first if not torch.equal(first[name], second[name])]
-
-
-def small():
-    first = [nn.Conv2d(1, 8, 3), nn.BatchNorm2d(8), nn.PReLU(8)]
-    return nn.Sequential(*first, nn.Conv2d(8, 6, 3), nn.BatchNorm2d(6), nn.ReLU())
-
-
-def made(**changes):
-    return ContinualLearner(small, settings=replace(TINY, **changes))
-
-
-def loop(network, data, steps=3):
-    optimiser = torch.optim.Adam(network.parameters(), lr=1e-2, weight_decay=1e-2)
-    for _ in range(steps):
-        inputs, labels = data.tensors
-        optimiser.zero_grad()
-        cross_entropy(network(inputs), labels).backward()
-        optimiser.step()
-    return optimiser
-
-
-def looped(taught, tasks):
-    for seed in tasks:
-        with taught.task(examples(seed)) as network:
-            loop(network, examples(seed))
+from .learners import SHAPE, TINY, examples, loop, looped, made, same, small
 
 
 def frozen_facts(taught, task):
@@ -286,31 +241,6 @@ def test_a_task_that_fails_leaves_no_trace(error, monkeypatch):
     assert taught.state is before
     assert same(kept, before.backbone.state_dict()) == []
     taught.check_forgetting()
-
-
-def test_a_stopped_task_goes_on_where_it_was(tmp_path):
-    first, again = made(), made()
-    first.learn(examples(0), directory=tmp_path / "0")
-    stamp = (tmp_path / "0" / "training.ckpt").stat().st_mtime_ns
-    again.learn(examples(0), directory=tmp_path / "0")
-    assert (tmp_path / "0" / "training.ckpt").stat().st_mtime_ns == stamp
-    assert first.tasks[0].digests == again.tasks[0].digests
-    with pytest.raises(SettingsError, match="another training"):
-        again.learn(examples(1), directory=tmp_path / "0")
-
-
-def test_a_training_of_other_examples_is_not_gone_on_with(tmp_path):
-    """The same images under other labels, after the first stream was thrown away."""
-    right, wrong = examples(0), examples(0)
-    wrong.tensors[1].copy_(1 - wrong.tensors[1])
-    (tmp_path / "task-0").mkdir()
-    taught = ContinualLearner(small, settings=TINY, directory=tmp_path)
-    lesson.claim(tmp_path / "task-0", lesson.read(wrong, None, None, ()), None)
-    with pytest.raises(SettingsError, match="task-0 holds another training, of other examples: delete it"):
-        taught.learn(right)
-    shutil.rmtree(tmp_path / "task-0")
-    taught.learn(right)
-    assert not (tmp_path / "task-0").exists()
 
 
 def test_auto_takes_the_smallest_share_that_costs_little(monkeypatch, tmp_path):

@@ -26,6 +26,7 @@ from structured_ensembles.continual.memory import Memory, measured
 from structured_ensembles.continual.settings import Capacity, Exhausted
 from structured_ensembles.continual.settings import settings as preset
 from structured_ensembles.continual.tasks import check_number
+from structured_ensembles.digests import mark
 from structured_ensembles.errors import NetworkError, SettingsError
 from structured_ensembles.extraction import draw, extract
 from structured_ensembles.networks import NetworkSpec
@@ -124,18 +125,20 @@ class ContinualLearner:
             NetworkError: The backbone cannot be used; the message names the layer.
             SettingsError: No channel is left, a loss is not finite, or the directory holds another training.
         """
+        self._check_unchanged()
         taught = lesson.read(train, name, classes, self.tasks)
         share, seed = self.settings.held_out, derived_seed(self.seed, seeds.SPLIT, len(self.tasks))
         parts = lesson.divided(taught, train, held_out, share, seed)
         taught = replace(taught, train=parts[0])
         before, head = self._prepared(taught)
         folder = self._folder() if directory is None else Path(directory)
-        lesson.claim(folder, taught, held_out)
+        claimed = lesson.claimed(folder, taught, held_out)
         importance = capacity.needed(before, head, taught, self.settings, self.seed)
 
-        def learned(keep: float, folder: Path | None) -> State:
+        def learned(keep: float, kept: Path | None) -> State:
+            mark(folder, claimed)
             begun = attempts.begin(before, head, self._taken(before, importance, keep), self.settings)
-            return inference.profiled(self._trained(begun, taught, parts[1], folder), *parts)
+            return inference.profiled(self._trained(begun, taught, parts[1], kept), *parts)
 
         if self.settings.capacity is Capacity.AUTO:
             self._replace(before, capacity.by_trial(learned, self.settings.delta, folder))
@@ -177,6 +180,7 @@ class ContinualLearner:
         """
         if self.settings.capacity is Capacity.AUTO:
             raise SettingsError("capacity auto finds a task's share by training: use learn(), or another capacity")
+        self._check_unchanged()
         taught = lesson.read(train, name, classes, self.tasks)
         usual = taught.train if held_out is None else lesson.divided(taught, train, held_out, 0.0, 0)[1]
         before, head = self._prepared(taught)
@@ -315,6 +319,18 @@ class ContinualLearner:
             )
         self.state, self.notices = store.restored(file, self.state.backbone), file.notices
 
+    def _check_unchanged(self) -> None:
+        """Refuse to write over what another learner, in this process or another one, has learned in the directory."""
+        path = None if self._directory is None else self._directory / store.STREAM
+        if path is None or not path.exists() and not self.tasks:
+            return
+        there = store.fingerprints(store.read(path)) if path.exists() else ()
+        if there != tuple(task.fingerprint for task in self.tasks):
+            raise SettingsError(
+                f"{path} has been changed since this learner read it, by another one: make the learner anew, which "
+                "goes on with what is there"
+            )
+
     def _folder(self) -> Path | None:
         """Where the training of the next task is kept."""
         return None if self._directory is None else self._directory / f"task-{self._next}"
@@ -380,6 +396,7 @@ class ContinualLearner:
             notice = f"Task {task.name!r} found no free channel: the network has grown (channels by group: {grown})."
         notices = self.notices if notice is None else (*self.notices, notice)
         if self._directory is not None:
+            self._check_unchanged()
             self._write(self._directory / store.STREAM, after, notices)
         self.state, self.notices = after, notices
 

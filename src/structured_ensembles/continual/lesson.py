@@ -20,9 +20,8 @@ from structured_ensembles.batches import (
     split_held_out,
 )
 from structured_ensembles.continual.tasks import check_names
-from structured_ensembles.digests import fingerprint
-from structured_ensembles.errors import DataError, SettingsError
-from structured_ensembles.files import write_whole
+from structured_ensembles.digests import check_mark, fingerprint
+from structured_ensembles.errors import DataError
 from structured_ensembles.seeding import seeded
 from structured_ensembles.uncertainty import require_finite
 
@@ -97,23 +96,20 @@ def _read(train: Source, name: str, classes: Classes, known: Sequence[TaskRecord
     return Lesson(name, names, dataset, inputs, fingerprint([dataset]))
 
 
-def claim(folder: Path | None, taught: Lesson, held_out: Source | None) -> None:
-    """Mark the folder of a training as that of these examples; without a folder nothing is kept.
+def claimed(folder: Path | None, taught: Lesson, held_out: Source | None) -> str:
+    """What marks the folder of a training as that of these examples; empty without a folder, where nothing is kept.
 
     Raises:
         SettingsError: It holds a training of others.
     """
     if folder is None:
-        return
+        return ""
     with seeded(0):
         own = "" if held_out is None else fingerprint([as_dataset(held_out)])
-    path, claimed = folder / "data.sha256", f"{taught.fingerprint} {own}".strip()
-    if path.exists() and path.read_text(encoding="utf-8") != claimed:
-        raise SettingsError(
-            f"{folder} holds another training, of other examples: delete it to train from the start, or give another "
-            "directory"
-        )
-    write_whole(path, claimed)
+    found = f"{taught.fingerprint} {own}".strip()
+    remedy = "delete it to train from the start, or give another directory"
+    check_mark(folder, found, f"{folder} holds another training, of other examples: {remedy}")
+    return found
 
 
 def checked_inputs(inputs: Tensor, example: Tensor) -> Tensor:

@@ -186,6 +186,11 @@ def read(path: Path) -> File:
         raise ArtefactError(f"{path}: {error}") from error
 
 
+def fingerprints(file: File) -> tuple[str, ...]:
+    """Of the examples of each task in a file."""
+    return tuple(str(task["fingerprint"]) for task in file.record["tasks"])
+
+
 def _read(content: bytes) -> File:
     size = int.from_bytes(content[:_LENGTH], "little")
     header = parsed(content[_LENGTH : _LENGTH + size])

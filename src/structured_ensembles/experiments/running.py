@@ -9,8 +9,8 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from structured_ensembles import data as datasets
-from structured_ensembles.digests import fingerprint
-from structured_ensembles.errors import DataError, SettingsError
+from structured_ensembles.digests import check_mark, fingerprint, mark
+from structured_ensembles.errors import DataError
 from structured_ensembles.evaluation.comparison import Cell, Result, from_json, tidy_csv, to_json
 from structured_ensembles.evaluation.comparison_report import markdown
 from structured_ensembles.experiments import pool
@@ -54,10 +54,8 @@ def claim(folder: Path, *sources: ImageData) -> None:
     """
     splits = [split for images in sources for split in (images.train, images.test)]
     found = fingerprint([datasets.as_dataset(split) for split in splits])
-    path = folder / "data.sha256"
-    if path.exists() and path.read_text(encoding="utf-8") != found:
-        raise SettingsError(f"{folder} holds results on other images: choose another folder")
-    write_whole(path, found)
+    check_mark(folder, found, f"{folder} holds results on other images: choose another folder")
+    mark(folder, found)
 
 
 def results(grid: Grid, folder: Path) -> list[Result]:
