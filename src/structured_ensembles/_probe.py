@@ -8,10 +8,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase
-from torch.nn.modules.lazy import LazyModuleMixin
 from torch.nn.utils import parametrize
 
 from structured_ensembles import surgery
+from structured_ensembles._stored import check_initialised
 from structured_ensembles.errors import NetworkError
 
 
@@ -54,13 +54,11 @@ def first_line(error: BaseException) -> str:
 
 def _refuse_unsupported(network: nn.Module) -> None:
     """Refuse what cannot be cut safely, naming the module."""
+    check_initialised(network)
     for name, module in network.named_modules():
         old = hasattr(module, "weight_g") or hasattr(module, "weight_orig")
         if parametrize.is_parametrized(module) or old:
             msg = f"layer {name!r} has a reparametrised weight (weight norm, spectral norm or pruning): remove it first"
-            raise NetworkError(msg)
-        if isinstance(module, LazyModuleMixin) and module.has_uninitialized_params():  # type: ignore[misc]
-            msg = f"layer {name!r} is lazy and has no weights yet: run the network once on an example input first"
             raise NetworkError(msg)
     seen: dict[int, str] = {}
     for name, parameter in network.named_parameters(remove_duplicate=False):

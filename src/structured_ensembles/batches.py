@@ -34,6 +34,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
 _DRAW_SIZE = 256
+_CHECKED_LABELS = 16
+"""So many of the labels that a dataset stores are compared with those that it gives out."""
 
 Source: TypeAlias = "DataLoader[Any] | Dataset[Any] | Iterable[tuple[Tensor, Tensor]]"
 """Where labelled examples come from: a loader, a dataset of (x, y), or batches of inputs (B, ...) and labels (B,)."""
@@ -91,7 +93,10 @@ def _drawn(source: Iterable[tuple[Tensor, Tensor]]) -> TensorDataset:
 
 def _checked_batch(batch: object) -> tuple[Tensor, Tensor]:
     if not isinstance(batch, (tuple, list)) or len(batch) != 2:
-        raise DataError(f"a batch must be a pair (inputs, labels), got {_described(batch)}.")
+        raise DataError(
+            f"a batch must be a pair (inputs, labels), got {_described(batch)}: whole arrays x and y are given as "
+            "TensorDataset(x, y)."
+        )
     inputs, labels = (torch.as_tensor(part) for part in batch)
     if labels.ndim == 0 or inputs.ndim == 0 or len(inputs) != len(labels):
         raise DataError(
@@ -202,11 +207,28 @@ def _attribute_labels(dataset: Dataset[Any]) -> Tensor | None:
     except (TypeError, ValueError, RuntimeError):
         return None
     usable = not labels.is_floating_point() and labels.ndim == 1 and len(labels) == sized(dataset)
-    return labels if usable else None
+    return labels if usable and _given_out(dataset, labels) else None
+
+
+def _given_out(dataset: Dataset[Any], labels: Tensor) -> bool:
+    """Whether a dataset gives out what it stores, as far as a few examples show."""
+    some = range(0, len(labels), -(-len(labels) // _CHECKED_LABELS))
+    return all((label := _label(dataset, index)).ndim == 0 and bool(label == labels[index]) for index in some)
+
+
+def _label(dataset: Dataset[Any], index: int) -> Tensor:
+    label = check_pair(dataset, index)[1]
+    try:
+        return torch.as_tensor(label)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise DataError(
+            f"the label of example {index} is {label!r}: number the classes 0 ... K-1, and give their names as "
+            "classes=[...]"
+        ) from error
 
 
 def _labels_by_pass(dataset: Dataset[Any]) -> Tensor:
-    labels = [torch.as_tensor(dataset[index][1]) for index in range(sized(dataset))]
+    labels = [_label(dataset, index) for index in range(sized(dataset))]
     if len({label.shape for label in labels}) > 1:
         raise DataError("labels differ in shape from example to example: each must be one whole number.")
     return torch.stack(labels)
@@ -385,7 +407,10 @@ def sized(dataset: Dataset[Any], name: str = "dataset") -> int:
         raise DataError(
             f"the {name} is a {type(dataset).__name__}, not a map-style dataset: pass it to as_dataset first."
         )
-    length = len(dataset)  # type: ignore[arg-type]  # torch leaves __len__ out of Dataset on purpose
+    try:
+        length = len(dataset)  # type: ignore[arg-type]  # torch leaves __len__ out of Dataset on purpose
+    except TypeError as error:
+        raise DataError(f"the {name} has no length: give {type(dataset).__name__} a method __len__") from error
     if length == 0:
         raise DataError(f"the {name} is empty: it holds no example.")
     return length

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from structured_ensembles import artefact, shared, sizes
 from structured_ensembles._probe import first_line
+from structured_ensembles._stored import check_initialised, check_stored
 from structured_ensembles.artefact import Record
 from structured_ensembles.batches import (
     as_dataset,
@@ -118,12 +119,10 @@ class Fittable(Ensemble):
 
     def __init__(self, base: Base, members: int = 4, settings: Settings | None = None) -> None:
         super().__init__()
-        if not (isinstance(members, int) and members >= 1):
-            raise SettingsError(f"members {members} must be a whole number of at least 1")
+        self.count = _count(members)
         if self.draws_members:
             check_drawable(self.method, base)
-        self.count = members
-        self.settings = settings or default_settings(base)
+        self.settings = _settings(default_settings(base) if settings is None else settings)
         self.spec = base if isinstance(base, NetworkSpec) else None
         self.architecture = _architecture(base)
         self.trained: Sequence[Trained] = ()
@@ -236,8 +235,10 @@ class Fittable(Ensemble):
         named = () if names is None else tuple(str(name) for name in names)
         classes = named or tuple(str(k) for k in range(int(labels.max()) + 1))
         network = self.draw(seed)
+        check_initialised(network)
         _check_output(network, example, len(classes))
         _check_shape(self.spec, example)
+        check_stored(network, self.architecture, example)
         artefact.specs(network.state_dict())  # what cannot be saved is not worth training
         parts = [labels]
         learned: Any
@@ -313,6 +314,18 @@ def default_settings(base: Base) -> Settings:
     return settings(Preset.DEFAULT, family(base.name) if isinstance(base, NetworkSpec) else Family.OTHER)
 
 
+def _count(members: object) -> int:
+    if not (hasattr(members, "__index__") and (count := operator.index(members)) >= 1):
+        raise SettingsError(f"members {members!r} must be a whole number of at least 1")
+    return count
+
+
+def _settings(given: object) -> Settings:
+    if not isinstance(given, Settings):
+        raise SettingsError(f"settings must be Settings, as presets.settings() makes them, not {given!r}")
+    return given
+
+
 def _architecture(base: Base) -> Architecture:
     if isinstance(base, NetworkSpec):
         return partial(build, base)  # which can be pickled
@@ -354,8 +367,8 @@ def _check_output(network: nn.Module, example: Tensor, classes: int) -> None:
         raise NetworkError(f"the network's output must be logits of shape (B, K) = ({len(example)}, K), but is {got}")
     if output.shape[1] != classes:
         raise DataError(
-            f"the network has {output.shape[1]} outputs but there are {classes} classes: "
-            "give it one output per class, or name the classes with classes=[...]"
+            f"the network has {output.shape[1]} outputs but there are {classes} classes: give it one output per class, "
+            "number the classes from 0 on, or name them with classes=[...]"
         )
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -12,7 +14,8 @@ import torch
 from torch import Tensor, nn
 
 from structured_ensembles import artefact, sizes
-from structured_ensembles.errors import SettingsError
+from structured_ensembles._probe import first_line
+from structured_ensembles.errors import DataError, SettingsError
 from structured_ensembles.temperature import temper
 from structured_ensembles.uncertainty import predict_from_logits, require_finite
 
@@ -111,20 +114,18 @@ class Ensemble(nn.Module):
         """(M, B, K): the members' logits on many inputs, batch by batch, in evaluation mode.
 
         Args:
-            inputs: (B, ...), on any device.
+            inputs: (B, ...), on any device; an array will do.
             batch_size: So many inputs are run at a time.
 
         Raises:
-            DataError: An input holds a NaN or infinite value.
+            DataError: Inputs are not those of the network, or one holds a NaN or infinite value.
+            SettingsError: There are no inputs, or the ensemble has not been fitted.
         """
-        self.check_fitted()
-        if len(inputs) == 0:
-            raise SettingsError("there is nothing to predict: 0 inputs were given")
-        require_finite(inputs)
+        inputs = _checked(inputs, self.record.input_shape)
         first = next(self.parameters())
         # Whole numbers are tokens, or pixels for the network to scale: they are what they are.
         kind = first.dtype if inputs.is_floating_point() else inputs.dtype
-        with sizes.in_mode(self, training=False):
+        with sizes.in_mode(self, training=False), _explained(inputs, self.record.input_shape):
             return torch.cat([self(part.to(first.device, kind)) for part in torch.split(inputs, batch_size)], dim=1)
 
     def size(self) -> Size:
@@ -164,6 +165,42 @@ class Ensemble(nn.Module):
         if isinstance(architecture, nn.Module):
             architecture = partial(copy.deepcopy, architecture)
         return Ensemble(artefact.restore(record, tensors, architecture), record).eval()
+
+
+def _checked(inputs: object, shape: tuple[int, ...]) -> Tensor:
+    """Inputs as a tensor, of which there are some, in a batch and finite."""
+    try:
+        found = torch.as_tensor(inputs)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise DataError(
+            f"inputs are a {type(inputs).__name__}: pass one tensor or array of shape {_batch(shape)}"
+        ) from error
+    if found.dim() != 1 + len(shape):
+        raise DataError(f"inputs of shape {tuple(found.shape)}: pass a batch of shape {_batch(shape)}")
+    if len(found) == 0:
+        raise SettingsError("there is nothing to predict: 0 inputs were given")
+    require_finite(found)
+    return found
+
+
+@contextmanager
+def _explained(inputs: Tensor, shape: tuple[int, ...]) -> Iterator[None]:
+    """What is unlike the examples of the training may run all the same; if it does not, it is likely to be why."""
+    try:
+        yield
+    except RuntimeError as error:
+        unlike = [] if tuple(inputs.shape[1:]) == shape else [f"of shape {tuple(inputs.shape)}"]
+        unlike += [] if inputs.is_floating_point() else [f"of type {inputs.dtype}"]
+        if not unlike:
+            raise
+        raise DataError(
+            f"the network fails on inputs {' and '.join(unlike)} ({first_line(error)}): it was trained on inputs of "
+            f"shape {_batch(shape)}, and takes what the training gave it"
+        ) from error
+
+
+def _batch(shape: tuple[int, ...]) -> str:
+    return f"(B, {', '.join(map(str, shape))})"
 
 
 def _flops(network: nn.Module, shape: tuple[int, ...]) -> int:

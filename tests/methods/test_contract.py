@@ -243,6 +243,9 @@ def test_member_counts_below_one_are_refused() -> None:
         with pytest.raises(SettingsError, match="members 0"):
             kind(SPEC, 0)
     assert SingleNetwork(SPEC).count == 1
+    assert DeepEnsemble(SPEC, np.int64(2)).count == 2  # type: ignore[arg-type]
+    with pytest.raises(SettingsError, match="settings must be Settings"):
+        DeepEnsemble(SPEC, 2, {"epochs": 3})  # type: ignore[arg-type]
 
 
 class Varied(Dataset):

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, overload
 
 from torch import Tensor, nn
 
+from structured_ensembles._stored import check_initialised, check_stored
 from structured_ensembles.continual import attempt as attempts
 from structured_ensembles.continual import capacity, expand, inference, lesson, ownership, seeds, state, store, units
 from structured_ensembles.continual.backbones import factory, features_of
@@ -85,7 +86,8 @@ class ContinualLearner:
     ) -> None:
         self.settings = settings or preset()
         self.seed = operator.index(seed)
-        network = draw(factory(backbone), derived_seed(self.seed, seeds.BACKBONE, 0))
+        self._make = factory(backbone)
+        network = draw(self._make, derived_seed(self.seed, seeds.BACKBONE, 0))
         if not isinstance(network, nn.Module):
             raise NetworkError(f"the backbone is a {type(network).__name__}: it must be an nn.Module")
         self.state: State = state.State(network.cpu())
@@ -322,7 +324,7 @@ class ContinualLearner:
     def _check_unchanged(self) -> None:
         """Refuse to write over what another learner, in this process or another one, has learned in the directory."""
         path = None if self._directory is None else self._directory / store.STREAM
-        if path is None or not path.exists() and not self.tasks:
+        if path is None or (not path.exists() and not self.tasks):
             return
         there = store.fingerprints(store.read(path)) if path.exists() else ()
         if there != tuple(task.fingerprint for task in self.tasks):
@@ -339,6 +341,9 @@ class ContinualLearner:
         """The state with its groups known, and a fresh head for the task."""
         before = self.state
         if not before.groups:
+            check_initialised(before.backbone)
+            features_of(before.backbone, taught.inputs)
+            check_stored(before.backbone, self._make, taught.inputs)
             kind, seconds = self.settings.head, self.settings.graph_seconds
             groups = units.find(before.backbone, kind, taught.inputs, seconds)
             before = replace(before, groups=groups, owners=ownership.unowned(groups))
