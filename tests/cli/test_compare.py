@@ -115,7 +115,9 @@ def test_if_everything_failed_there_are_tables_and_no_word_of_pictures(here, mon
     monkeypatch.setattr(SingleNetwork, "build", lambda *_: 1 / 0)
     result = invoke("compare", *QUICK, "--methods", "single", "--seeds", "2", "--out", "grid")
 
-    assert result.exit_code == 0, result.output
+    assert result.exit_code == 1, result.output
+    assert "Every run failed, the first because it failed with ZeroDivisionError" in result.stderr
+    assert "structens compare --resume --out grid" in result.stderr
     assert len(rows("grid")) == 2
     assert "summary.md" in result.stdout
     assert "cost.png" not in result.stdout

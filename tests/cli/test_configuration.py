@@ -101,6 +101,7 @@ def test_keys_may_have_dashes_and_numbers_may_be_text(file):
         ("diversity:\n  mmd: much", r"diversity: 'much' is not a finite number"),
         ("data: 5", r"data: 5 is not a text"),
         ("search-epochs: 1\nsearch_epochs: 2", r"names search_epochs twice"),
+        ("members: 2\nmembers: 3", r"'members' is there twice"),
         ("- a", r"must be lines of the form"),
         ("", r"must be lines of the form"),
         ("a: [", r"is not YAML"),

@@ -107,6 +107,10 @@ def test_a_failed_run_is_told_and_stops_nobody(here, monkeypatch):
     assert "failed: naive, seed 0: failed with RuntimeError: it broke" in result.stdout
     assert [entry["error"] is None for entry in json.loads(Path("grid/results.json").read_text())] == [True, False]
 
+    alone = invoke("continual", *TINY, "--strategies", "naive", "--out", "alone")
+    assert alone.exit_code == 1
+    assert "Every run failed, the first because it failed with RuntimeError: it broke" in alone.stderr
+
 
 # --- going on ---------------------------------------------------------------------------------------------------------
 

@@ -126,6 +126,11 @@ def test_a_stopped_run_goes_on_only_as_it_began(stopped, refused):
     assert "members" not in error.split("configuration:")[1]
 
 
+def test_options_may_be_given_again_as_long_as_they_say_the_same(stopped, refused):
+    assert "members (was 2, now 3)" in refused("fit", "--resume", "--out", stopped, "--members", "3")
+    assert invoke("fit", "--resume", "--out", stopped, "--members", "2").exit_code == 0
+
+
 def test_a_finished_run_prints_its_result_again(finished):
     before = contents(finished)
     result = invoke("fit", "--resume", "--out", finished)

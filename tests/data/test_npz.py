@@ -123,7 +123,7 @@ BAD = {
         {"y_train": LABELS * 1.0},
         r'holds float64: labels must be integers; store y_train.astype\("int64"\)',
     ),
-    "text labels": ({"y_test": LABELS[:3].astype(str)}, "y_test holds <U21: labels must be integers"),
+    "text labels": ({"y_test": LABELS[:3].astype(str)}, "y_test holds text: number the classes from 0 on"),
     "one-hot": ({"y_train": np.eye(3, dtype=int)[LABELS]}, r"one-hot rows take argmax\(axis=1\)"),
     "scalar label": ({"y_train": np.int64(1)}, r"y_train has shape \(\): labels must be"),
     "negative": ({"y_train": LABELS - 1}, "negative label -1 at index 0"),

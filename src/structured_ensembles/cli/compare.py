@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from structured_ensembles.cli.fit import default_name
-from structured_ensembles.cli.grids import at_once, extended, kept
+from structured_ensembles.cli.grids import at_once, extended, kept, tell_failure
 from structured_ensembles.cli.kinds import Whole
 from structured_ensembles.cli.options import AXES, COMPARED, COMPARISON, Sectioned, declared
 
@@ -102,6 +102,7 @@ def _finish(grid: Grid, images: Any, folder: Path, jobs: int) -> None:  # noqa: 
     results = carry_out(grid, images, folder, jobs)
     write_tables(results, folder)
     _report(results, folder)
+    tell_failure([result.error for result in results], "compare", folder)
 
 
 def _report(results: Sequence[Result], folder: Path) -> None:

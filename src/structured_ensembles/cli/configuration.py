@@ -56,6 +56,16 @@ _COMPARISON_HEADER = (
 )
 
 
+class _Loader(yaml.SafeLoader):
+    """Refuses keys that are there twice, of which YAML would silently take the last."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        keys = [self.construct_object(key, deep=True) for key, _ in node.value]
+        if twice := [key for at, key in enumerate(keys) if key in keys[:at]]:
+            raise yaml.constructor.ConstructorError(None, None, f"{twice[0]!r} is there twice", node.start_mark)
+        return super().construct_mapping(node, deep)
+
+
 def read(path: str | Path, options: Mapping[str, Option] = OPTIONS) -> dict[str, Any]:
     """The values of a configuration file, by option.
 
@@ -67,7 +77,7 @@ def read(path: str | Path, options: Mapping[str, Option] = OPTIONS) -> dict[str,
         SettingsError: It cannot be read, is no YAML mapping, has an unknown key, or a value of another type.
     """
     try:
-        content = yaml.safe_load(Path(path).expanduser().read_text(encoding="utf-8"))
+        content = yaml.load(Path(path).expanduser().read_text(encoding="utf-8"), _Loader)  # noqa: S506 (a safe one)
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
         raise SettingsError(f"the configuration {path} cannot be read: {reason}") from error

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from structured_ensembles.cli.grids import at_once, extended, kept
+from structured_ensembles.cli.grids import at_once, extended, kept, tell_failure
 from structured_ensembles.cli.kinds import Whole
 from structured_ensembles.cli.options import Sectioned, declared
 from structured_ensembles.cli.stream_options import STREAM_AXES, STREAM_OPTIONS, STREAM_SECTIONS
@@ -136,6 +136,7 @@ def _finish(grid: StreamGrid, sources: Sequence[ImageData], folder: Path, jobs: 
     names = ", ".join(images.name for images in sources)
     streams.write_page(runs, folder, names, stream_configuration.resolved(grid.plan))
     _report(runs, folder)
+    tell_failure([one.error for one in runs], "continual", folder)
 
 
 def _report(runs: Sequence[StreamRun], folder: Path) -> None:

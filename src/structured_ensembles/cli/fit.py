@@ -11,6 +11,8 @@ import click
 from structured_ensembles.cli.options import OPTIONS, SECTIONS, Sectioned, declared
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from structured_ensembles.cli.session import Session
     from structured_ensembles.run import Plan
 
@@ -52,7 +54,7 @@ def fit(config: str | None, out: Path | None, *, resume: bool, **parameters: Any
     plan = configuration.plan(values)
     folder = out or Path("runs") / default_name(plan)
     if resume:
-        _resume(folder, plan if values else None)
+        _resume(folder, values)
     else:
         _start(folder, plan)
 
@@ -75,13 +77,14 @@ def _start(folder: Path, plan: Plan) -> None:
     session.report(metrics, folder)
 
 
-def _resume(folder: Path, wanted: Plan | None) -> None:
+def _resume(folder: Path, values: Mapping[str, Any]) -> None:
+    """Go on; options may be given again, as long as they say what they said."""
     from structured_ensembles import run
     from structured_ensembles.cli import configuration, session
 
     plan = session.stored(folder)
-    if wanted is not None:
-        session.check_same(folder, configuration.resolved(plan), configuration.resolved(wanted))
+    before = configuration.resolved(plan)
+    session.check_same(folder, before, configuration.resolved(configuration.plan({**before, **values})))
     metrics = run.finished(folder)
     if metrics is None:
         prepared = _prepared(plan, folder)

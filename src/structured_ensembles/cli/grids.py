@@ -85,3 +85,21 @@ def kept(folder: Path, verb: str) -> Iterator[None]:
     except KeyboardInterrupt:
         line(f"\nNothing that was finished is lost. Go on with:  structens {verb} --resume --out {quoted(folder)}")
         raise
+
+
+def tell_failure(errors: Sequence[str | None], verb: str, folder: Path) -> None:
+    """End with status 1 if no run succeeded: a script must not go on as if there were results.
+
+    Args:
+        errors: Of every run, or None.
+        verb: Of the command.
+        folder: Of the grid.
+    """
+    import click
+
+    from structured_ensembles.cli.printing import quoted
+
+    if errors and all(errors):
+        remedy = f"structens {verb} --resume --out {quoted(folder)}"
+        click.echo(f"Every run failed, the first because it {errors[0]}. Try the failed ones again: {remedy}", err=True)
+        raise click.exceptions.Exit(1)

@@ -66,6 +66,10 @@ def check_label_type(name: str, array: Array) -> None:
         raise DataError(f"{name} has shape {array.shape}: labels must be (N,); of one-hot rows take argmax(axis=1)")
     if array.ndim == 0 or array.size != len(array):
         raise DataError(f"{name} has shape {array.shape}: labels must be (N,) or (N, 1)")
+    if array.dtype.kind in "US":
+        raise DataError(
+            f"{name} holds text: number the classes from 0 on, as np.unique({name}, return_inverse=True) does"
+        )
     if array.dtype.kind not in "iub":
         raise DataError(f'{name} holds {array.dtype}: labels must be integers; store {name}.astype("int64")')
 
@@ -99,7 +103,7 @@ def check_gaps(name: str, labels: Tensor) -> None:
     if gaps:
         raise DataError(
             f"{name} goes from {found[0]} to {found[-1]}, but no image has label {gaps[0]}: "
-            f"number the {len(found)} classes 0 to {len(found) - 1}"
+            f"number the {len(found)} classes 0 to {len(found) - 1}, in the test set too"
         )
 
 
