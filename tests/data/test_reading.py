@@ -46,6 +46,12 @@ def test_size_and_channels_are_adapted_with_notices(colour, grey):
     assert torch.equal(repeated, torch.from_numpy(PIXELS[..., 0]).expand(3, -1, -1))
 
 
+def test_transparency_is_dropped_with_a_notice(tmp_path):
+    path = tmp_path / "cut-out.png"
+    Image.fromarray(np.dstack([PIXELS, PIXELS[..., 0]])).save(path)
+    assert read_images([str(path)], (3, 8, 6)).notices == (f"{path} is transparent: the transparency was dropped.",)
+
+
 @pytest.mark.parametrize("shape", [(1, 8, 6), (3, 4, 3), (1, 5, 7), (3, 16, 12)])
 @pytest.mark.parametrize("kind", [np.uint8, np.float32])
 def test_an_archive_and_a_file_of_the_same_pixels_agree(tmp_path, colour, shape, kind):
