@@ -21,17 +21,9 @@ from torch.utils.data import (
     default_collate,
 )
 
-from structured_ensembles.batches import (
-    as_dataset,
-    check_finite,
-    labels_of,
-    loader,
-    repeats,
-    set_epoch,
-    sized,
-    split_held_out,
-)
+from structured_ensembles.batches import as_dataset, check_finite, loader, repeats, set_epoch, split_held_out
 from structured_ensembles.errors import DataError, SettingsError
+from structured_ensembles.labels import labels_of, sized
 from structured_ensembles.seeding import derived_seed
 from structured_ensembles.uncertainty import require_finite
 

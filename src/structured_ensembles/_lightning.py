@@ -30,8 +30,9 @@ from torch.optim.lr_scheduler import CosineAnnealingLR, LRScheduler, MultiStepLR
 
 from structured_ensembles import digests, progress
 from structured_ensembles.augmentation import augment
-from structured_ensembles.batches import loader, set_epoch, sized
+from structured_ensembles.batches import loader, set_epoch
 from structured_ensembles.errors import ArtefactError, SettingsError
+from structured_ensembles.labels import sized
 from structured_ensembles.seeding import derived_seed, deterministic
 from structured_ensembles.training import Log, Optimiser, Schedule, TrainingSettings, best_row, finished
 

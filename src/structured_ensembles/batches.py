@@ -13,7 +13,6 @@ import torch
 from torch import Tensor
 from torch.utils.data import (
     BatchSampler,
-    ConcatDataset,
     DataLoader,
     Dataset,
     IterableDataset,
@@ -28,14 +27,13 @@ from torch.utils.data import (
 )
 
 from structured_ensembles.errors import DataError, SettingsError
+from structured_ensembles.labels import described, labels_of, sized
 from structured_ensembles.seeding import derived_seed
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
 _DRAW_SIZE = 256
-_CHECKED_LABELS = 16
-"""So many of the labels that a dataset stores are compared with those that it gives out."""
 
 Source: TypeAlias = "DataLoader[Any] | Dataset[Any] | Iterable[tuple[Tensor, Tensor]]"
 """Where labelled examples come from: a loader, a dataset of (x, y), or batches of inputs (B, ...) and labels (B,)."""
@@ -94,7 +92,7 @@ def _drawn(source: Iterable[tuple[Tensor, Tensor]]) -> TensorDataset:
 def _checked_batch(batch: object) -> tuple[Tensor, Tensor]:
     if not isinstance(batch, (tuple, list)) or len(batch) != 2:
         raise DataError(
-            f"a batch must be a pair (inputs, labels), got {_described(batch)}: whole arrays x and y are given as "
+            f"a batch must be a pair (inputs, labels), got {described(batch)}: whole arrays x and y are given as "
             "TensorDataset(x, y)."
         )
     inputs, labels = (torch.as_tensor(part) for part in batch)
@@ -144,109 +142,6 @@ def check_finite(dataset: Dataset[Any]) -> None:
         raise DataError(
             f"the inputs hold {count} NaN or infinite values, the first in example {int(wrong.nonzero()[0, 0])}: mend "
             "or drop those examples"
-        )
-
-
-def check_pair(dataset: Dataset[Any], index: int = 0) -> tuple[Any, Any]:
-    """One example (input, label) of a map-style dataset.
-
-    Raises:
-        DataError: If it is something else.
-    """
-    example = dataset[index]
-    if not isinstance(example, (tuple, list)) or len(example) != 2:
-        raise DataError(
-            f"an example must be a pair (input, label), got {_described(example)}: choose two in a Dataset."
-        )
-    inputs, label = example
-    return inputs, label
-
-
-def _described(value: object) -> str:
-    size = f" of {len(value)}" if isinstance(value, (tuple, list, dict)) else ""
-    return f"a {type(value).__name__}{size}"
-
-
-def labels_of(dataset: Dataset[Any]) -> Tensor:
-    """Every label of a dataset, (N,), int64.
-
-    Read without touching the inputs where the dataset allows it (tensors, subsets and concatenations, the ``targets``
-    or ``labels`` of torchvision's sets), else in one pass.
-
-    Raises:
-        DataError: If the dataset is empty, or the labels are not whole numbers from 0 on, one for each example.
-    """
-    labels = _stored_labels(dataset)
-    if labels is None:
-        labels = _labels_by_pass(dataset)
-    if len(labels) == 0:
-        raise DataError("the dataset is empty: it holds no example.")
-    _check_labels(labels)
-    return labels.to("cpu", torch.int64)
-
-
-def _stored_labels(dataset: Dataset[Any]) -> Tensor | None:
-    # An exact type: a subclass may give out something else than it stores.
-    if type(dataset) is TensorDataset and len(dataset.tensors) == 2:
-        return dataset.tensors[1]
-    if isinstance(dataset, Subset):
-        labels = _stored_labels(dataset.dataset)
-        return None if labels is None else labels[torch.as_tensor(list(dataset.indices), dtype=torch.int64)]
-    if type(dataset) is ConcatDataset:
-        parts = [_stored_labels(part) for part in dataset.datasets]
-        return None if any(part is None for part in parts) else torch.cat([part for part in parts if part is not None])
-    return _attribute_labels(dataset)
-
-
-def _attribute_labels(dataset: Dataset[Any]) -> Tensor | None:
-    if getattr(dataset, "target_transform", None) is not None:
-        return None
-    stored = getattr(dataset, "targets", getattr(dataset, "labels", None))
-    try:
-        labels = torch.as_tensor(stored)
-    except (TypeError, ValueError, RuntimeError):
-        return None
-    usable = not labels.is_floating_point() and labels.ndim == 1 and len(labels) == sized(dataset)
-    return labels if usable and _given_out(dataset, labels) else None
-
-
-def _given_out(dataset: Dataset[Any], labels: Tensor) -> bool:
-    """Whether a dataset gives out what it stores, as far as a few examples show."""
-    some = range(0, len(labels), -(-len(labels) // _CHECKED_LABELS))
-    return all((label := _label(dataset, index)).ndim == 0 and bool(label == labels[index]) for index in some)
-
-
-def _label(dataset: Dataset[Any], index: int) -> Tensor:
-    label = check_pair(dataset, index)[1]
-    try:
-        return torch.as_tensor(label)
-    except (TypeError, ValueError, RuntimeError) as error:
-        raise DataError(
-            f"the label of example {index} is {label!r}: number the classes 0 ... K-1, and give their names as "
-            "classes=[...]"
-        ) from error
-
-
-def _labels_by_pass(dataset: Dataset[Any]) -> Tensor:
-    labels = [_label(dataset, index) for index in range(sized(dataset))]
-    if len({label.shape for label in labels}) > 1:
-        raise DataError("labels differ in shape from example to example: each must be one whole number.")
-    return torch.stack(labels)
-
-
-def _check_labels(labels: Tensor) -> None:
-    if labels.ndim != 1:
-        raise DataError(
-            f"a label must be one whole number, got labels of shape {tuple(labels.shape)}: "
-            "turn one-hot rows into numbers with argmax(1), and a column into a row with squeeze(1)."
-        )
-    if labels.is_floating_point() or labels.is_complex() or labels.dtype == torch.bool:
-        raise DataError(f"labels must be whole numbers from 0 on, got {labels.dtype}: convert them with .long().")
-    if int(labels.min()) < 0:
-        first = int((labels < 0).nonzero()[0])
-        raise DataError(
-            f"labels must be whole numbers from 0 on, got {int(labels[first])} at example {first}: "
-            "number the classes 0 ... K-1 and leave out examples without a class."
         )
 
 
@@ -395,22 +290,3 @@ def set_epoch(batches: DataLoader[Any], epoch: int) -> None:
     """Choose the epoch, counted from 0, whose order the next iteration of a loader of this module has."""
     if isinstance(batches.sampler, EpochBatches):
         batches.sampler.set_epoch(epoch)
-
-
-def sized(dataset: Dataset[Any], name: str = "dataset") -> int:
-    """How many examples a map-style dataset holds.
-
-    Raises:
-        DataError: If it is empty, or has no length.
-    """
-    if isinstance(dataset, IterableDataset) or not isinstance(dataset, Dataset):
-        raise DataError(
-            f"the {name} is a {type(dataset).__name__}, not a map-style dataset: pass it to as_dataset first."
-        )
-    try:
-        length = len(dataset)  # type: ignore[arg-type]  # torch leaves __len__ out of Dataset on purpose
-    except TypeError as error:
-        raise DataError(f"the {name} has no length: give {type(dataset).__name__} a method __len__") from error
-    if length == 0:
-        raise DataError(f"the {name} is empty: it holds no example.")
-    return length

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from structured_ensembles.batches import labels_of, sized
 from structured_ensembles.errors import SettingsError
 from structured_ensembles.files import write_whole
+from structured_ensembles.labels import labels_of, sized
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

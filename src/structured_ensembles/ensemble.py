@@ -7,11 +7,12 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from structured_ensembles import sizes, surgery
-from structured_ensembles.batches import loader, sized
+from structured_ensembles.batches import loader
 from structured_ensembles.diversity import needs_logits
 from structured_ensembles.errors import SettingsError
 from structured_ensembles.extraction import compose, extract
 from structured_ensembles.fitting import Base, Fold, check_drawable, device
+from structured_ensembles.labels import sized
 from structured_ensembles.ranking import rank
 from structured_ensembles.search import search
 from structured_ensembles.seeding import derived_seed

@@ -16,8 +16,8 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from structured_ensembles.augmentation import Augmentation, check_images
-from structured_ensembles.batches import check_pair, sized
 from structured_ensembles.errors import NetworkError, SettingsError, unknown
+from structured_ensembles.labels import check_pair, sized
 from structured_ensembles.seeding import derived_seed
 from structured_ensembles.types import Choice
 

@@ -19,11 +19,12 @@ from torch import Tensor, nn
 from torch.utils.data import Subset
 
 from structured_ensembles import surgery
-from structured_ensembles.batches import loader, sized
+from structured_ensembles.batches import loader
 from structured_ensembles.continual import ownership
 from structured_ensembles.continual.heads import TaskNetwork
 from structured_ensembles.continual.settings import CrossBlock
 from structured_ensembles.continual.state import State, whole
+from structured_ensembles.labels import sized
 from structured_ensembles.seeding import seeded
 from structured_ensembles.temperature import fit_temperature
 from structured_ensembles.types import Choice, Prediction, Side

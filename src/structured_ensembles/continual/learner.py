@@ -95,8 +95,9 @@ class ContinualLearner:
         self._bench: nn.Module | None = None
         self._spec = backbone if isinstance(backbone, NetworkSpec) else None
         self._directory = None if directory is None else Path(directory)
-        if self._directory is not None and (self._directory / store.STREAM).exists():
-            self._go_on(store.read(self._directory / store.STREAM))
+        self._stream = None if self._directory is None else self._directory / store.STREAM
+        if self._stream is not None and self._stream.exists():
+            self._go_on(store.read(self._stream))
 
     @property
     def tasks(self) -> tuple[TaskRecord, ...]:
@@ -127,7 +128,7 @@ class ContinualLearner:
             NetworkError: The backbone cannot be used; the message names the layer.
             SettingsError: No channel is left, a loss is not finite, or the directory holds another training.
         """
-        self._check_unchanged()
+        store.check_unchanged(self._stream, self.tasks)
         taught = lesson.read(train, name, classes, self.tasks)
         share, seed = self.settings.held_out, derived_seed(self.seed, seeds.SPLIT, len(self.tasks))
         parts = lesson.divided(taught, train, held_out, share, seed)
@@ -182,7 +183,7 @@ class ContinualLearner:
         """
         if self.settings.capacity is Capacity.AUTO:
             raise SettingsError("capacity auto finds a task's share by training: use learn(), or another capacity")
-        self._check_unchanged()
+        store.check_unchanged(self._stream, self.tasks)
         taught = lesson.read(train, name, classes, self.tasks)
         usual = taught.train if held_out is None else lesson.divided(taught, train, held_out, 0.0, 0)[1]
         before, head = self._prepared(taught)
@@ -321,18 +322,6 @@ class ContinualLearner:
             )
         self.state, self.notices = store.restored(file, self.state.backbone), file.notices
 
-    def _check_unchanged(self) -> None:
-        """Refuse to write over what another learner, in this process or another one, has learned in the directory."""
-        path = None if self._directory is None else self._directory / store.STREAM
-        if path is None or (not path.exists() and not self.tasks):
-            return
-        there = store.fingerprints(store.read(path)) if path.exists() else ()
-        if there != tuple(task.fingerprint for task in self.tasks):
-            raise SettingsError(
-                f"{path} has been changed since this learner read it, by another one: make the learner anew, which "
-                "goes on with what is there"
-            )
-
     def _folder(self) -> Path | None:
         """Where the training of the next task is kept."""
         return None if self._directory is None else self._directory / f"task-{self._next}"
@@ -400,9 +389,9 @@ class ContinualLearner:
             grown = ", ".join(f"{width} to {wider[name]}" for name, width in state.widths_of(self.state.groups).items())
             notice = f"Task {task.name!r} found no free channel: the network has grown (channels by group: {grown})."
         notices = self.notices if notice is None else (*self.notices, notice)
-        if self._directory is not None:
-            self._check_unchanged()
-            self._write(self._directory / store.STREAM, after, notices)
+        store.check_unchanged(self._stream, self.tasks)
+        if self._stream is not None:
+            self._write(self._stream, after, notices)
         self.state, self.notices = after, notices
 
     def _write(self, path: Path, learned: State, notices: tuple[str, ...]) -> None:

@@ -10,18 +10,11 @@ import torch
 from torch import Tensor
 
 from structured_ensembles._probe import first_line
-from structured_ensembles.batches import (
-    as_dataset,
-    check_finite,
-    check_pair,
-    labels_of,
-    repeats,
-    sized,
-    split_held_out,
-)
+from structured_ensembles.batches import as_dataset, check_finite, repeats, split_held_out
 from structured_ensembles.continual.tasks import check_names
 from structured_ensembles.digests import check_mark, fingerprint
 from structured_ensembles.errors import DataError
+from structured_ensembles.labels import check_pair, labels_of, sized
 from structured_ensembles.seeding import seeded
 from structured_ensembles.uncertainty import require_finite
 

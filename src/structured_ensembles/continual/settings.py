@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields, is_dataclass
+from typing import Any
 
 from structured_ensembles.continual.heads import HeadKind
 from structured_ensembles.errors import SettingsError
@@ -184,3 +185,29 @@ def _published() -> ContinualSettings:
         cross_block=CrossBlock.FROZEN,
         head=HeadKind.PUBLISHED,
     )
+
+
+def from_json(values: Any) -> ContinualSettings:  # noqa: ANN401 (what JSON made of settings, or anything else)
+    """Settings as they were before `dataclasses.asdict` and JSON; fields that are not there have their defaults.
+
+    Raises:
+        ValueError: There are settings that nobody knows. What is no settings at all raises what comes.
+        SettingsError: A value is outside its limits.
+    """
+    restored: ContinualSettings = _restored(ContinualSettings, values)
+    return restored
+
+
+def _restored(kind: Any, values: Any) -> Any:  # noqa: ANN401
+    known = {field.name: getattr(kind(), field.name) for field in fields(kind)}
+    if surplus := sorted(set(values) - set(known)):
+        raise ValueError(f"unknown settings {', '.join(surplus)}")
+    return kind(**{name: _setting(known[name], given) for name, given in values.items()})
+
+
+def _setting(default: object, given: Any) -> Any:  # noqa: ANN401
+    if isinstance(default, Choice):
+        return type(default).named(given)
+    if is_dataclass(default):
+        return _restored(type(default), given)
+    return tuple(given) if isinstance(default, tuple) else given

@@ -11,9 +11,9 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, fields, is_dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -29,12 +29,11 @@ from structured_ensembles.continual.backbones import Backbone, features_of
 from structured_ensembles.continual.expand import widened
 from structured_ensembles.continual.heads import TaskNetwork, make_head
 from structured_ensembles.continual.inference import Profile, Score
-from structured_ensembles.continual.settings import ContinualSettings, Norms
+from structured_ensembles.continual.settings import ContinualSettings, Norms, from_json
 from structured_ensembles.continual.state import State, TaskRecord, answers, widths_of
-from structured_ensembles.errors import ArtefactError, StructensError
+from structured_ensembles.errors import ArtefactError, SettingsError, StructensError
 from structured_ensembles.files import write_whole_bytes
 from structured_ensembles.networks import NetworkSpec
-from structured_ensembles.types import Choice
 
 VERSION = 1
 
@@ -186,9 +185,19 @@ def read(path: Path) -> File:
         raise ArtefactError(f"{path}: {error}") from error
 
 
-def fingerprints(file: File) -> tuple[str, ...]:
-    """Of the examples of each task in a file."""
-    return tuple(str(task["fingerprint"]) for task in file.record["tasks"])
+def check_unchanged(path: Path | None, tasks: Sequence[TaskRecord]) -> None:
+    """Refuse to write over what another learner has learned: the tasks in the file, if there is one, must be these.
+
+    Raises:
+        SettingsError: They are not.
+        ArtefactError: There is something else than a stream.
+    """
+    there = [] if path is None or not path.exists() else [one["fingerprint"] for one in read(path).record["tasks"]]
+    if path is not None and there != [task.fingerprint for task in tasks]:
+        raise SettingsError(
+            f"{path} has been changed since this learner read it, by another one: make the learner anew, which goes on "
+            "with what is there"
+        )
 
 
 def _read(content: bytes) -> File:
@@ -212,26 +221,10 @@ def _read(content: bytes) -> File:
     )
     record = object_of("its record", value["record"], _RECORD)
     try:
-        settings, notices = _settings(ContinualSettings, record["settings"]), tuple(map(str, record["notices"]))
+        settings, notices = from_json(record["settings"]), tuple(map(str, record["notices"]))
         return File(settings, int(record["seed"]), notices, record, tensors)
     except (TypeError, ValueError, AttributeError, StructensError) as error:
         raise ArtefactError(f"its settings are not those of a stream ({error}).") from error
-
-
-def _settings(kind: Any, value: Any) -> Any:  # noqa: ANN401 (a dataclass of settings, and what JSON made of it)
-    """Settings as they were before they became JSON; fields that are not there have their defaults."""
-    known = {field.name: getattr(kind(), field.name) for field in fields(kind)}
-    if surplus := sorted(set(value) - set(known)):
-        raise ValueError(f"unknown settings {', '.join(surplus)}")
-    return kind(**{name: _setting(known[name], given) for name, given in value.items()})
-
-
-def _setting(default: object, given: Any) -> Any:  # noqa: ANN401
-    if isinstance(default, Choice):
-        return type(default).named(given)
-    if is_dataclass(default):
-        return _settings(type(default), given)
-    return tuple(given) if isinstance(default, tuple) else given
 
 
 @contextmanager

@@ -8,9 +8,9 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from structured_ensembles.batches import sized
 from structured_ensembles.errors import SettingsError
 from structured_ensembles.fitting import Base, Built, Fittable, Fold
+from structured_ensembles.labels import sized
 from structured_ensembles.training import Schedule, Trained, limited
 
 if TYPE_CHECKING:
