@@ -37,6 +37,7 @@ class Stream:
         capacity: How many channels a task of the structured learner takes.
         strategies: What is compared.
         seeds: How many.
+        channels: Of every layer for each task, where the capacity is fixed.
         width_mult: How many times as wide as LeNet-5 the network is.
         architecture: Of `networks`.
         beside: The name of a stream of the same tasks and seeds, whose separate networks this one is measured against.
@@ -53,6 +54,7 @@ class Stream:
     strategies: tuple[str, ...]
     seeds: int
     width_mult: float = 1.0
+    channels: int = 8
     architecture: str = "lenet5"
     beside: str = ""
 
@@ -60,7 +62,7 @@ class Stream:
         """What is run, on a file or folder."""
         chosen = settings()
         training = replace(chosen.training, epochs=self.epochs)
-        chosen = replace(chosen, training=training, capacity=self.capacity)
+        chosen = replace(chosen, training=training, capacity=self.capacity, channels=self.channels)
         arguments = {"width_mult": self.width_mult} if self.width_mult != 1 else {}
         plan = StreamPlan(
             source,
@@ -125,6 +127,23 @@ STREAMS = (
         ("structured", "supsup", "hat"),
         3,
         width_mult=1.6,
+        beside="split-cifar",
+    ),
+    Stream(
+        "split-cifar-shared",
+        "Split CIFAR-10 in one network 2.5 times as wide, 16 channels of every layer for each task",
+        "LeNet-5 with 15, 40, 300 and 210 channels (`--network-argument width_mult=2.5 --channels 16`), otherwise as "
+        "above. The first tasks take the convolutions, which are small, and all later ones read them; of the large "
+        "layers each task has its part. Widths and numbers were chosen on validation images ([trial 11](lab.md)).",
+        "cifar",
+        StreamKind.SPLIT,
+        5,
+        15,
+        Capacity.FIXED,
+        ("structured", "supsup"),
+        3,
+        width_mult=2.5,
+        channels=16,
         beside="split-cifar",
     ),
     Stream(
