@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import logging
-import os
 import random
 import signal
 import subprocess
@@ -18,10 +17,9 @@ from torch.utils.data import TensorDataset
 
 from structured_ensembles.augmentation import Augmentation
 from structured_ensembles.batches import loader, set_epoch, split_held_out
-from structured_ensembles.errors import ArtefactError, DataError, NetworkError, SettingsError
+from structured_ensembles.errors import DataError, NetworkError, SettingsError
 from structured_ensembles.progress import quiet
 from structured_ensembles.training import (
-    Log,
     Optimiser,
     Schedule,
     TrainingSettings,
@@ -30,6 +28,8 @@ from structured_ensembles.training import (
     limited,
     train,
 )
+
+from .trainings import HaltError, Halting, assert_equal, network, short
 
 
 @pytest.fixture(autouse=True)
@@ -46,28 +46,6 @@ def sets():
     digits = load_digits()
     images = torch.tensor(digits.images / 16, dtype=torch.float32).unsqueeze(1)
     return split_held_out(TensorDataset(images[:260], torch.tensor(digits.target[:260])), 0.3, 0)
-
-
-def network(dropout=0.2):
-    """Batch normalisation has buffers to restore, dropout draws random numbers."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(1)
-        return nn.Sequential(
-            nn.Flatten(), nn.Linear(64, 24), nn.BatchNorm1d(24), nn.ReLU(), nn.Dropout(dropout), nn.Linear(24, 10)
-        )
-
-
-def short(**changes):
-    return TrainingSettings(**{"epochs": 4, "batch_size": 32, "learning_rate": 0.05, **changes})
-
-
-def assert_equal(first, second):
-    """The same weights and buffers, bit for bit, reached on the same way."""
-    assert first.history == second.history
-    assert first.best_epoch == second.best_epoch
-    ours, theirs = first.network.state_dict(), second.network.state_dict()
-    assert ours.keys() == theirs.keys()
-    assert all(torch.equal(ours[name], theirs[name]) for name in ours)
 
 
 def plain_loop(model, train_set, settings, seed):
@@ -301,141 +279,6 @@ def test_training_stops_early_and_stays_stopped(sets, tmp_path):
     assert not finished(list(trained.history[:-1]), settings)
     again = train(network(), *sets, settings, seed=0, directory=tmp_path, loss=Halting(calls=0))
     assert_equal(again, trained)
-
-
-# stopping and going on
-
-
-class HaltError(Exception):
-    pass
-
-
-class Halting:
-    """Cross-entropy that raises after so many calls."""
-
-    def __init__(self, calls, error=HaltError):
-        self.calls, self.error = calls, error
-
-    def __call__(self, logits, labels):
-        self.calls -= 1
-        if self.calls < 0:
-            raise self.error
-        return functional.cross_entropy(logits, labels)
-
-
-@pytest.mark.parametrize("calls", [0, 5, 7, 8, 9, 21, 35])
-@pytest.mark.parametrize("error", [HaltError, KeyboardInterrupt])
-def test_a_killed_training_ends_bit_identical(sets, tmp_path, calls, error):
-    # 6 batches of training and 3 of measuring an epoch: killed at the start, within, between and at the end of epochs
-    settings = short(augmentation=Augmentation.CROP_FLIP)
-    handler = signal.getsignal(signal.SIGINT)
-    whole = train(network(), *sets, settings, seed=5)
-    with pytest.raises(error):
-        train(network(), *sets, settings, seed=5, directory=tmp_path, loss=Halting(calls, error))
-    assert signal.getsignal(signal.SIGINT) == handler
-    assert_equal(train(network(), *sets, settings, seed=5, directory=tmp_path), whole)
-
-
-def test_it_may_be_killed_again_and_again(sets, tmp_path):
-    whole, killed = train(network(), *sets, short(), seed=5), 0
-    for _ in range(20):
-        try:
-            trained = train(network(), *sets, short(), seed=5, directory=tmp_path, loss=Halting(13))
-            break
-        except HaltError:
-            killed += 1
-    assert killed >= 2
-    assert_equal(trained, whole)
-
-
-def test_with_workers_it_goes_on_all_the_same(sets, tmp_path):
-    settings = short(epochs=2, num_workers=1)
-    whole = train(network(), *sets, settings, seed=5)
-    with pytest.raises(HaltError):
-        train(network(), *sets, settings, seed=5, directory=tmp_path, loss=Halting(12))
-    assert_equal(train(network(), *sets, settings, seed=5, directory=tmp_path), whole)
-
-
-def test_a_real_ctrl_c_reaches_the_caller(sets):
-    def interrupting(logits, labels):
-        os.kill(os.getpid(), signal.SIGINT)
-        return functional.cross_entropy(logits, labels)
-
-    # A test run in the background of a shell ignores the signal; a user's program does not.
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
-    try:
-        with pytest.raises(KeyboardInterrupt):
-            train(network(), *sets, short(), seed=0, loss=interrupting)
-    finally:
-        signal.signal(signal.SIGINT, before)
-
-
-def test_a_users_own_exit_stays_one(sets):
-    with pytest.raises(SystemExit):
-        train(network(), *sets, short(), seed=0, loss=Halting(3, SystemExit))
-
-
-def test_the_csv_log_is_whole_after_a_resume(sets, tmp_path):
-    with pytest.raises(HaltError):
-        train(network(), *sets, short(), seed=5, directory=tmp_path, loss=Halting(21))
-    trained = train(network(), *sets, short(), seed=5, directory=tmp_path)
-    header, *lines = (tmp_path / "log" / "metrics.csv").read_text().splitlines()
-    names = header.split(",")
-    logged = [dict(zip(names, map(float, line.split(",")), strict=True)) for line in lines]
-    assert [{name: one[name] for name in trained.history[0]} for one in logged] == list(trained.history)
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["log", "training.ckpt"]
-
-
-def test_other_logs(sets, tmp_path):
-    train(network(), *sets, short(epochs=1, log=Log.NONE), seed=0, directory=tmp_path / "none")
-    assert [path.name for path in (tmp_path / "none").iterdir()] == ["training.ckpt"]
-    pytest.importorskip("tensorboard")
-    train(network(), *sets, short(epochs=1, log=Log.TENSORBOARD), seed=0, directory=tmp_path / "board")
-    assert list((tmp_path / "board" / "log").glob("events*"))
-
-
-def test_a_missing_tensorboard_is_named(sets, monkeypatch):
-    monkeypatch.setattr("importlib.util.find_spec", lambda _: None)
-    with pytest.raises(SettingsError, match="tensorboard needs a package: pip install"):
-        train(network(), *sets, short(log=Log.TENSORBOARD), seed=0)
-
-
-def test_another_training_in_the_directory_is_not_continued(sets, tmp_path):
-    train(network(), *sets, short(epochs=1), seed=0, directory=tmp_path)
-    with pytest.raises(SettingsError, match="of other seed: choose another directory"):
-        train(network(), *sets, short(epochs=1), seed=1, directory=tmp_path)
-    with pytest.raises(SettingsError, match="of other settings"):
-        train(network(), *sets, short(epochs=2), seed=0, directory=tmp_path)
-    with pytest.raises(SettingsError, match="of other initial weights"):
-        train(nn.Sequential(nn.Flatten(), nn.Linear(64, 10)), *sets, short(epochs=1), seed=0, directory=tmp_path)
-    with pytest.raises(SettingsError, match="of other examples"):
-        train(network(), sets[1], sets[0], short(epochs=1), seed=0, directory=tmp_path)
-    other = network()
-    next(module for module in other.modules() if isinstance(module, nn.Dropout)).p = 0.9
-    with pytest.raises(SettingsError, match="of other layers"):
-        train(other, *sets, short(epochs=1), seed=0, directory=tmp_path)
-    train(network(), *sets, short(epochs=1, log=Log.NONE), seed=0, directory=tmp_path)
-
-
-class Evil:
-    def __reduce__(self):
-        return (os.mkdir, ("unpickled",))
-
-
-@pytest.mark.parametrize("content", ["truncated", "text", "evil"])
-def test_a_damaged_checkpoint_is_refused_and_never_run(sets, tmp_path, monkeypatch, content):
-    monkeypatch.chdir(tmp_path)
-    path = tmp_path / "training.ckpt"
-    train(network(), *sets, short(epochs=1), seed=0, directory=tmp_path)
-    if content == "truncated":
-        path.write_bytes(path.read_bytes()[:2000])
-    elif content == "text":
-        path.write_text("nothing")
-    else:
-        torch.save({"callbacks": Evil()}, path)
-    with pytest.raises(ArtefactError, match=r"training\.ckpt is no checkpoint, or is damaged: delete it"):
-        train(network(), *sets, short(epochs=1), seed=0, directory=tmp_path)
-    assert not (tmp_path / "unpickled").exists()
 
 
 # mistakes
