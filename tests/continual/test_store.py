@@ -13,7 +13,6 @@ from hypothesis import strategies as st
 from safetensors import torch as safetensors
 from torch import nn
 from torch.nn.functional import cross_entropy
-from torch.utils.data import TensorDataset
 
 from structured_ensembles import files
 from structured_ensembles.continual import store
@@ -24,22 +23,14 @@ from structured_ensembles.networks import NetworkSpec
 from structured_ensembles.search import SearchSettings
 from structured_ensembles.training import Optimiser, Schedule, TrainingSettings
 
+from .learners import SHAPE, examples
+
 SETTINGS = ContinualSettings(
     training=TrainingSettings(epochs=2, batch_size=8, learning_rate=0.05, weight_decay=1e-2),
     search=SearchSettings(max_steps=1, batch_size=12),
     keep=0.4,
     held_out=0.25,
 )
-SHAPE = (1, 6, 6)
-
-
-def examples(seed, count=24, classes=2):
-    generator = torch.Generator().manual_seed(seed)
-    labels = torch.arange(count) % classes
-    shift = labels.view(-1, 1, 1, 1) * torch.rand(1, *SHAPE, generator=generator)
-    return TensorDataset(torch.rand(count, *SHAPE, generator=generator) + shift, labels)
-
-
 INPUTS = examples(99).tensors[0]
 
 
