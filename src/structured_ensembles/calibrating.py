@@ -63,7 +63,7 @@ def choose_abstention(entropies: Tensor, correct: Tensor) -> Abstention | None:
 
 
 def calibrate(logits: Tensor, labels: Tensor, combine: Combine) -> dict[str, Any]:
-    """What a file remembers of it, rounded to 6 digits; None where nothing can be chosen.
+    """What a file remembers of it; None where nothing can be chosen.
 
     Args:
         logits: (M, N, K), what the members say about held-out examples.
@@ -73,8 +73,8 @@ def calibrate(logits: Tensor, labels: Tensor, combine: Combine) -> dict[str, Any
     prediction = predict_from_logits(logits, combine)
     chosen = choose_abstention(prediction.predictive_entropy, prediction.classes == labels)
     return {
-        "rejection_threshold": chosen and round(chosen.threshold, 6),
+        "rejection_threshold": chosen and chosen.threshold,
         "rejection_gamma": chosen and round(chosen.gamma, 6),
-        "correct_entropy_quartiles": chosen and [round(value, 6) for value in chosen.quartiles],
+        "correct_entropy_quartiles": chosen and list(chosen.quartiles),
         "temperature": round(fit_temperature(prediction.probabilities, labels), 6),
     }

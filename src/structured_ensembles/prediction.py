@@ -100,6 +100,7 @@ class Ensemble(nn.Module):
         """The prediction with the probabilities of the temperature that was fitted on held-out examples.
 
         Classes and entropies stay: those say what the members doubt, and the threshold for abstaining is one of them.
+        Probabilities are float64, in which near ties stay apart.
 
         Raises:
             SettingsError: No temperature was fitted.
@@ -107,7 +108,7 @@ class Ensemble(nn.Module):
         temperature: Any = self.record.summary.get("temperature")
         if temperature is None:
             raise SettingsError("no temperature was fitted for this ensemble: fit it with this version of the library")
-        return replace(prediction, probabilities=temper(prediction.probabilities, temperature))
+        return replace(prediction, probabilities=temper(prediction.probabilities.double(), temperature))
 
     @torch.no_grad()
     def logits(self, inputs: Tensor, *, batch_size: int = 256) -> Tensor:

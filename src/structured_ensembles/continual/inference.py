@@ -202,11 +202,11 @@ def measured(train: Seen, held_out: Seen) -> Profile:
 
 @torch.no_grad()
 def _seen(state: State, dataset: Any) -> Seen:  # noqa: ANN401 (any dataset of examples)
-    """What the newest task's network makes of some examples, spread over a dataset."""
-    task = len(state.heads) - 1
-    spread = range(0, sized(dataset), -(-sized(dataset) // MOST_EXAMPLES))
-    batches = loader(Subset(dataset, spread), 256, 0, shuffle=False)
-    found = [(_answer(state, task, _features(state, task, inputs)), labels) for inputs, labels in batches]
+    """What the newest task's network makes of some examples, drawn from a dataset: labels may come in a rhythm."""
+    task, count = len(state.heads) - 1, sized(dataset)
+    drawn = torch.randperm(count, generator=torch.Generator().manual_seed(0))[:MOST_EXAMPLES].sort().values
+    batches = loader(Subset(dataset, drawn.tolist()), 256, 0, shuffle=False)
+    found = [(_answer(state, task, _features(state, task, x.cpu())), labels.cpu()) for x, labels in batches]
     answers, labels = zip(*found, strict=True)
     return Answer(*map(torch.cat, zip(*answers, strict=True))), torch.cat(labels).long()
 
