@@ -140,7 +140,7 @@ STREAMS = (
         5,
         15,
         Capacity.FIXED,
-        ("structured", "supsup"),
+        ("structured", "single_task", "supsup"),
         3,
         width_mult=2.5,
         channels=16,

@@ -12,6 +12,9 @@ from structured_ensembles.errors import NetworkError
 from structured_ensembles.extraction import draw
 from structured_ensembles.sizes import in_mode
 
+_OTHER_SEED = 2**31 - 1
+"""Of the second draw: unlike that of any fit, so that what is not stored differs."""
+
 
 def check_initialised(network: nn.Module) -> None:
     """Refuse layers that have no weights yet.
@@ -47,9 +50,6 @@ def check_stored(network: nn.Module, make: Callable[[], nn.Module], example: Ten
             "the network would answer otherwise when it is loaded, because it draws values that are not in its "
             f"state_dict{_named(network)}: keep them with register_buffer (persistent, as it is unless told otherwise)"
         )
-
-
-_OTHER_SEED = 2**31 - 1
 
 
 def _named(network: nn.Module) -> str:

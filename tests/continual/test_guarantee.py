@@ -10,33 +10,15 @@ import pytest
 import torch
 from torch import nn
 from torch.nn.functional import cross_entropy, relu
-from torch.utils.data import TensorDataset
 
 from structured_ensembles.continual import capacity, guard, lesson, ownership
 from structured_ensembles.continual.heads import TaskNetwork
 from structured_ensembles.continual.learner import ContinualLearner
-from structured_ensembles.continual.settings import ContinualSettings, CrossBlock, Norms
+from structured_ensembles.continual.settings import CrossBlock, Norms
 from structured_ensembles.errors import NetworkError
-from structured_ensembles.search import SearchSettings
-from structured_ensembles.training import Optimiser, TrainingSettings
+from structured_ensembles.training import Optimiser
 
-TRAINING = TrainingSettings(epochs=2, batch_size=8, learning_rate=0.05, weight_decay=1e-2)
-SEARCH = SearchSettings(max_steps=1, batch_size=12, learning_rate=1e-2)
-TINY = ContinualSettings(training=TRAINING, search=SEARCH, keep=0.4, held_out=0.25)
-SHAPE = (1, 6, 6)
-
-
-def examples(seed, count=24, shape=SHAPE, classes=2):
-    """Labelled noise, brighter where the label is higher."""
-    generator = torch.Generator().manual_seed(seed)
-    labels = torch.arange(count) % classes
-    shift = labels.view(-1, *[1] * len(shape)) * torch.rand(1, *shape, generator=generator)
-    return TensorDataset(torch.rand(count, *shape, generator=generator) + shift, labels)
-
-
-def same(first, second):
-    assert first.keys() == second.keys()
-    return [name for name in first if not torch.equal(first[name], second[name])]
+from .learners import TINY, TRAINING, examples, same
 
 
 class Residual(nn.Module):

@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from structured_ensembles.cli.printing import quoted
+from structured_ensembles.cli.printing import resuming
 from structured_ensembles.errors import SettingsError, StructensError
 from structured_ensembles.files import write_whole
 from structured_ensembles.run import CONFIGURATION, STATE
@@ -32,7 +32,7 @@ def check_new(folder: Path, verb: str = "fit") -> None:
     if folder.exists() or folder.is_symlink():
         raise SettingsError(
             f"the output folder {folder} exists: choose another with --out, or go on with the run in it: "
-            f"structens {verb} --resume --out {quoted(folder)}"
+            f"{resuming(folder, verb)}"
         )
 
 

@@ -78,12 +78,12 @@ def extended(
 @contextmanager
 def kept(folder: Path, verb: str) -> Iterator[None]:
     """Whoever interrupts is told how to go on."""
-    from structured_ensembles.cli.printing import line, quoted
+    from structured_ensembles.cli.printing import line, resuming
 
     try:
         yield
     except KeyboardInterrupt:
-        line(f"\nNothing that was finished is lost. Go on with:  structens {verb} --resume --out {quoted(folder)}")
+        line(f"\nNothing that was finished is lost. Go on with:  {resuming(folder, verb)}")
         raise
 
 
@@ -97,9 +97,9 @@ def tell_failure(errors: Sequence[str | None], verb: str, folder: Path) -> None:
     """
     import click
 
-    from structured_ensembles.cli.printing import quoted
+    from structured_ensembles.cli.printing import resuming
 
     if errors and all(errors):
-        remedy = f"structens {verb} --resume --out {quoted(folder)}"
-        click.echo(f"Every run failed, the first because it {errors[0]}. Try the failed ones again: {remedy}", err=True)
+        remedy = f"Try the failed ones again: {resuming(folder, verb)}"
+        click.echo(f"Every run failed, the first because it {errors[0]}. {remedy}", err=True)
         raise click.exceptions.Exit(1)

@@ -98,3 +98,8 @@ def rejection(entry: Mapping[str, Any]) -> str:
 def quoted(path: Path) -> str:
     """A path as it can be pasted into a shell."""
     return shlex.quote(str(path))
+
+
+def resuming(folder: Path, verb: str = "fit") -> str:
+    """The command that goes on with the work in a folder."""
+    return f"structens {verb} --resume --out {quoted(folder)}"

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from structured_ensembles import data as datasets
 from structured_ensembles import run
 from structured_ensembles.cli import configuration
-from structured_ensembles.cli.printing import head, line, note, quoted, rejection, results, say
+from structured_ensembles.cli.printing import head, line, note, quoted, rejection, results, resuming, say
 from structured_ensembles.errors import SettingsError
 from structured_ensembles.methods import SingleNetwork, StructuredEnsemble
 
@@ -96,7 +96,7 @@ def resumable(folder: Path) -> Iterator[None]:
     try:
         yield
     except KeyboardInterrupt:
-        line(f"\nNothing is lost. Go on with:  structens fit --resume --out {quoted(folder)}")
+        line(f"\nNothing is lost. Go on with:  {resuming(folder)}")
         raise
 
 

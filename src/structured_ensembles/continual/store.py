@@ -192,8 +192,10 @@ def check_unchanged(path: Path | None, tasks: Sequence[TaskRecord]) -> None:
         SettingsError: They are not.
         ArtefactError: There is something else than a stream.
     """
-    there = [] if path is None or not path.exists() else [one["fingerprint"] for one in read(path).record["tasks"]]
-    if path is not None and there != [task.fingerprint for task in tasks]:
+    if path is None:
+        return
+    there = [one["fingerprint"] for one in read(path).record["tasks"]] if path.exists() else []
+    if there != [task.fingerprint for task in tasks]:
         raise SettingsError(
             f"{path} has been changed since this learner read it, by another one: make the learner anew, which goes on "
             "with what is there"

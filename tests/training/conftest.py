@@ -2,13 +2,32 @@
 
 from __future__ import annotations
 
+import pytest
 import torch
+from sklearn.datasets import load_digits
 from torch import nn
 from torch.nn import functional
+from torch.utils.data import TensorDataset
 
-from structured_ensembles.training import (
-    TrainingSettings,
-)
+from structured_ensembles.batches import split_held_out
+from structured_ensembles.progress import quiet
+from structured_ensembles.training import TrainingSettings
+
+
+@pytest.fixture(autouse=True)
+def silence():
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    with quiet():
+        yield
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture(scope="module")
+def sets():
+    digits = load_digits()
+    images = torch.tensor(digits.images / 16, dtype=torch.float32).unsqueeze(1)
+    return split_held_out(TensorDataset(images[:260], torch.tensor(digits.target[:260])), 0.3, 0)
 
 
 def network(dropout=0.2):

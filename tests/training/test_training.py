@@ -10,15 +10,13 @@ import warnings
 import numpy as np
 import pytest
 import torch
-from sklearn.datasets import load_digits
 from torch import nn
 from torch.nn import functional
 from torch.utils.data import TensorDataset
 
 from structured_ensembles.augmentation import Augmentation
-from structured_ensembles.batches import loader, set_epoch, split_held_out
+from structured_ensembles.batches import loader, set_epoch
 from structured_ensembles.errors import DataError, NetworkError, SettingsError
-from structured_ensembles.progress import quiet
 from structured_ensembles.training import (
     Optimiser,
     Schedule,
@@ -29,23 +27,7 @@ from structured_ensembles.training import (
     train,
 )
 
-from .trainings import HaltError, Halting, assert_equal, network, short
-
-
-@pytest.fixture(autouse=True)
-def silence():
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    with quiet():
-        yield
-    torch.set_num_threads(threads)
-
-
-@pytest.fixture(scope="module")
-def sets():
-    digits = load_digits()
-    images = torch.tensor(digits.images / 16, dtype=torch.float32).unsqueeze(1)
-    return split_held_out(TensorDataset(images[:260], torch.tensor(digits.target[:260])), 0.3, 0)
+from .conftest import HaltError, Halting, assert_equal, network, short
 
 
 def plain_loop(model, train_set, settings, seed):
