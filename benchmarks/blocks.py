@@ -119,11 +119,20 @@ def section(folders: Sequence[Path]) -> str:
     ]
     lines.append("| --- |" + " --- |" * len(METHODS))
     for title, form, read in _rows(outside):
-        cells = [_cell([read(entry) for entry in by_method[name]], form) for name in METHODS]
+        cells = [_cell([_read(read, entry) for entry in by_method[name]], form) for name in METHODS]
         lines.append(f"| {title} | " + " | ".join(cells) + " |")
     return "\n".join(lines)
 
 
+def _read(read: Callable[[Entry], float | None], entry: Entry) -> float | None:
+    """A value of an entry; None if its block could not be measured and is not there."""
+    try:
+        return read(entry)
+    except (KeyError, StopIteration, TypeError):
+        return None
+
+
 def _cell(values: Sequence[float | None], form: str) -> str:
+    """The mean over the seeds; a dash unless every seed has it, or columns would be of different seeds."""
     known = [value for value in values if value is not None]
-    return format(fmean(known), form) if known else "-"
+    return format(fmean(known), form) if known and len(known) == len(values) else "-"

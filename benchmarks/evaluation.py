@@ -49,6 +49,8 @@ def main() -> None:
     parser.add_argument("--artefact", type=Path)
     parser.add_argument("--data")
     options = parser.parse_args()
+    if (options.artefact is None) != (options.data is None):
+        parser.error("--artefact and --data go together")
     with tempfile.TemporaryDirectory() as folder, quiet():
         if options.artefact:
             path, images = options.artefact, data.load(options.data)

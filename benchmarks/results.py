@@ -230,7 +230,7 @@ def main() -> None:
     """Prepare, measure, write."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--mnist", help="mnist.npz, or whatever else `structens fit --data` reads")
-    parser.add_argument("--cifar", help="a folder split/class/*.png with at least 7,000 training images")
+    parser.add_argument("--cifar", help="a folder split/class/*.png with 10,000 training images or more")
     parser.add_argument("--work", type=Path, default=Path("runs/results"), help="where runs are kept [runs/results]")
     parser.add_argument("--docs", type=Path, default=Path("docs"), help="where results.md goes [docs]")
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="runs at once [one a core]")

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 import torch
+from hypothesis import settings
 from torch import Tensor, nn
 
 from structured_ensembles import networks, topology
@@ -16,6 +17,10 @@ if TYPE_CHECKING:
 
     from structured_ensembles.types import Topology
 
+
+# How long an example takes depends on what else runs: it is no reason to fail.
+settings.register_profile("untimed", deadline=None)
+settings.load_profile("untimed")
 
 # Small tensors gain nothing from threads, and tests that run side by side lose by them.
 torch.set_num_threads(1)

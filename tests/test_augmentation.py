@@ -58,7 +58,7 @@ def test_each_result_is_one_of_the_variants_and_all_of_them_occur(augmentation):
     augmentation=st.sampled_from(list(Augmentation)),
     seed=st.integers(0, 99),
 )
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_shape_range_and_seed(count, height, width, augmentation, seed):
     images = torch.rand(count, 3, height, width, generator=generator(seed))
     kept = images.clone()

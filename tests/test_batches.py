@@ -214,7 +214,7 @@ def test_an_empty_dataset_is_refused():
     share=st.floats(0.01, 0.99),
     seed=st.integers(0, 2**31),
 )
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_a_split_is_a_stratified_partition(counts, share, seed):
     labels = torch.repeat_interleave(torch.arange(len(counts)), torch.tensor(counts))
     data = TensorDataset(labels.unsqueeze(1).float(), labels)
@@ -257,7 +257,7 @@ def test_too_few_examples_are_refused(count):
 
 
 @given(count=st.integers(1, 30), size=st.integers(1, 12), seed=st.integers(0, 9), epoch=st.integers(0, 5))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_batches_are_a_permutation_without_a_last_one_of_one(count, size, seed, epoch):
     batches = loader(tensors(count), size, seed)
     set_epoch(batches, epoch)

@@ -53,7 +53,16 @@ def test_nan_is_refused():
         choose_abstention(torch.tensor([0.1, float("nan")]), torch.tensor([True, False]))
 
 
-def test_a_file_remembers_six_digits():
+def test_a_very_sure_ensemble_keeps_what_it_is_sure_of():
+    labels = torch.arange(60) % 3
+    logits = 25 * torch.eye(3)[labels] + torch.randn(2, 60, 3, generator=torch.Generator().manual_seed(0))
+    remembered = calibrate(logits, labels, Combine.PROBABILITIES)
+    entropies = predict_from_logits(logits).predictive_entropy
+    assert entropies.max() < 1e-6  # six digits would leave nothing of them
+    assert (entropies > remembered["rejection_threshold"]).float().mean() < 0.25
+
+
+def test_what_a_file_remembers_is_what_was_chosen():
     logits = torch.randn(3, 50, 4, generator=torch.Generator().manual_seed(0))
     labels = torch.arange(50) % 4
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -11,6 +13,7 @@ from structured_ensembles.artefact import Record
 from structured_ensembles.errors import DataError
 from structured_ensembles.prediction import Ensemble
 from structured_ensembles.types import Combine
+from structured_ensembles.uncertainty import predict_from_logits
 
 RECORD = Record("deep", 1, ("a", "b"), (1, 4, 4), Combine.PROBABILITIES, None)
 
@@ -54,3 +57,15 @@ def test_failures_of_another_cause_are_told_as_they_are() -> None:
 
     with pytest.raises(RuntimeError, match="a cause of its own"):
         Ensemble([Broken(16, 2)], RECORD).logits(torch.rand(3, 1, 4, 4))
+
+
+@pytest.mark.parametrize("temperature", [0.3, 20.0])
+def test_a_temperature_turns_no_near_tie(temperature: float) -> None:
+    ours = Ensemble([nn.Linear(16, 2)], replace(RECORD, summary={"temperature": temperature}))
+    generator = torch.Generator().manual_seed(0)
+    first = 5 * torch.rand(2000, generator=generator)
+    near = torch.stack([first, first + 1e-6 * torch.randn(2000, generator=generator)], dim=1)
+    prediction = predict_from_logits(near.unsqueeze(0))
+    apart = prediction.probabilities[:, 0] != prediction.probabilities[:, 1]
+    tempered = ours.calibrated(prediction).probabilities.argmax(dim=1)
+    assert torch.equal(tempered[apart], prediction.classes[apart])

@@ -69,7 +69,7 @@ def ensembles(draw: st.DrawFn) -> list[Channels]:
 
 
 @pytest.mark.parametrize("unit", Unit)
-@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=15, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(ensembles())
 def test_members_cost_what_they_do_when_they_are_extracted_and_written(tmp_path, unit, channels):
     assert price(a_budget_in(unit), len(channels)).of(channels) == true_cost(unit, tmp_path, channels)

@@ -355,7 +355,7 @@ def test_every_trained_value_gets_a_gradient_however_far_it_has_gone(kind):
         assert (raw.grad != 0).float().mean() > 0.95
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(st.sampled_from(SAMPLED), st.floats(-15, 30))
 def test_positive_parameters_stay_positive(kind, raw):
     made = factors(kind)

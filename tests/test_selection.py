@@ -217,7 +217,7 @@ def prefixes(places: dict[str, Tensor], round_to: int) -> list[list[Channels]]:
 RULES = st.sampled_from(list(Rule))
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(importances(ties=True, most=6), RULES, st.floats(0, 1), st.integers(1, 3))
 def test_the_longest_prefix_that_fits_is_kept(importance, rule, share, round_to):
     places = keys(importance, rule, {name: 1.0 + index for index, name in enumerate(importance)})
@@ -229,7 +229,7 @@ def test_the_longest_prefix_that_fits_is_kept(importance, rule, share, round_to)
     assert kept(keep_within(places, cost, limit, round_to)) == kept(every[best])
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(importances(most=6), RULES, st.integers(0, 60), st.integers(0, 60))
 def test_a_larger_limit_keeps_a_superset(importance, rule, one, two):
     places = keys(importance, rule, dict.fromkeys(importance, 1.0))

@@ -139,7 +139,7 @@ def test_parameters_and_buffers_are_counted_by_element():
     assert parameters(nn.Sequential(shared := nn.Linear(4, 4), shared)) == 4 * 4 + 4
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(st.integers(1, 4), st.integers(1, 9), st.integers(3, 9), st.booleans())
 def test_a_convolution_is_two_operations_per_multiply_add(inputs, outputs, size, bias):
     module = nn.Conv2d(inputs, outputs, 3, bias=bias)

@@ -64,6 +64,22 @@ def test_networks_that_are_stored_or_never_the_same_pass(network: type[Scaled]) 
     _stored.check_stored(network(), network, torch.rand(2, 1, 8, 8))
 
 
+def test_a_network_of_another_size_every_time_is_refused() -> None:
+    widths = iter(range(4, 99))
+
+    def varying() -> nn.Module:
+        width = next(widths)
+        return nn.Sequential(nn.Flatten(), nn.Linear(64, width), nn.ReLU(), nn.Linear(width, 3))
+
+    with pytest.raises(NetworkError, match="made twice, the network is not the same"):
+        SingleNetwork(varying).fit(images())
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_a_network_may_be_made_on_a_gpu() -> None:
+    _stored.check_stored(Scaled(), lambda: Scaled().cuda(), torch.rand(2, 1, 8, 8))
+
+
 def test_layers_without_weights_are_named() -> None:
     with pytest.raises(NetworkError, match="layer '1' is lazy and has no weights yet"):
         SingleNetwork(lambda: nn.Sequential(nn.Flatten(), nn.LazyLinear(3))).fit(images())

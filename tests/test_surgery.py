@@ -55,7 +55,7 @@ def test_a_cut_network_computes_what_the_zeroed_one_does(architecture):
     network, example, groups = architecture.network, architecture.example, architecture.topology.groups
     shares = st.lists(st.floats(0, 1), min_size=len(groups), max_size=len(groups))
 
-    @settings(max_examples=3 if architecture.name in BIG else 8, deadline=None)
+    @settings(max_examples=3 if architecture.name in BIG else 8)
     @given(shares=shares, seed=st.integers(0, 2**31))
     def run(shares, seed):
         check(network, example, groups, draw_channels(groups, shares, seed))
@@ -172,7 +172,7 @@ def test_zeroing_beats_infinity(chain):
     in_per_group=st.integers(1, 3),
     seed=st.integers(0, 2**31),
 )
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 def test_a_grouped_convolution_is_cut_by_whole_groups(groups, per_group, in_per_group, seed):
     generator = torch.Generator().manual_seed(seed)
     units = groups + 1
@@ -190,7 +190,7 @@ def test_a_grouped_convolution_is_cut_by_whole_groups(groups, per_group, in_per_
 @given(
     sizes=st.lists(st.tuples(st.integers(1, 4), st.integers(1, 3)), min_size=1, max_size=4), seed=st.integers(0, 2**31)
 )
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 def test_kept_positions_are_those_of_a_slow_loop(sizes, seed):
     """Several groups side by side in one dimension, each with its own number of positions per channel."""
     generator = torch.Generator().manual_seed(seed)

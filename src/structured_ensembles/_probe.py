@@ -12,7 +12,7 @@ from torch.nn.utils import parametrize
 
 from structured_ensembles import surgery
 from structured_ensembles._stored import check_initialised
-from structured_ensembles.errors import NetworkError
+from structured_ensembles.errors import NetworkError, first_line
 
 
 @dataclass(frozen=True)
@@ -45,11 +45,6 @@ def make(network: nn.Module, example: Tensor) -> Probe:
         return _run(network, example[:2], torch.float64)
     except NetworkError:
         return _run(network, example[:2], torch.float32)
-
-
-def first_line(error: BaseException) -> str:
-    """What a message can show of another library's error."""
-    return (str(error).splitlines() or [type(error).__name__])[0]
 
 
 def _refuse_unsupported(network: nn.Module) -> None:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.lazy import LazyModuleMixin
 
-from structured_ensembles.errors import NetworkError
+from structured_ensembles.errors import NetworkError, first_line
 from structured_ensembles.extraction import draw
 from structured_ensembles.sizes import in_mode
 
@@ -41,8 +41,14 @@ def check_stored(network: nn.Module, make: Callable[[], nn.Module], example: Ten
     Raises:
         NetworkError: Naming what of it is not stored.
     """
-    other = draw(make, _OTHER_SEED)
-    other.load_state_dict(network.state_dict())
+    other = draw(make, _OTHER_SEED).to(example.device)
+    try:
+        other.load_state_dict(network.state_dict())
+    except RuntimeError as error:
+        raise NetworkError(
+            f"made twice, the network is not the same ({first_line(error)}): it must have the same layers, of the same "
+            "sizes, every time, or it could not be loaded"
+        ) from error
     with torch.no_grad(), in_mode(network, training=False), in_mode(other, training=False):
         answer, again, restored = network(example), network(example), other(example)
     if torch.equal(answer, again) and not torch.allclose(answer, restored, rtol=1e-4, atol=1e-5, equal_nan=True):

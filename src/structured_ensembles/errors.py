@@ -42,3 +42,8 @@ def unknown(kind: str, name: str, known: Iterable[str]) -> SettingsError:
     near = difflib.get_close_matches(name.lower(), names, n=1, cutoff=0.5)
     hint = f"did you mean {near[0]!r}? " if near else ""
     return SettingsError(f"unknown {kind} {name!r}: {hint}Known: {', '.join(names)}.")
+
+
+def first_line(error: BaseException) -> str:
+    """What a message can show of another library's error."""
+    return (str(error).splitlines() or [type(error).__name__])[0]

@@ -17,13 +17,12 @@ import torch
 from torch import Tensor, nn
 
 from structured_ensembles import artefact, shared, sizes
-from structured_ensembles._probe import first_line
 from structured_ensembles._stored import check_initialised, check_stored
 from structured_ensembles.artefact import Record
 from structured_ensembles.batches import as_dataset, check_finite, loader, repeats, split_held_out
 from structured_ensembles.calibrating import calibrate
 from structured_ensembles.digests import check_mark, fingerprint, mark
-from structured_ensembles.errors import DataError, NetworkError, SettingsError, StructensError
+from structured_ensembles.errors import DataError, NetworkError, SettingsError, StructensError, first_line
 from structured_ensembles.extraction import draw
 from structured_ensembles.labels import check_pair, labels_of, sized
 from structured_ensembles.networks import Family, NetworkSpec, build, family

@@ -14,8 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from structured_ensembles import artefact, sizes
-from structured_ensembles._probe import first_line
-from structured_ensembles.errors import DataError, SettingsError
+from structured_ensembles.errors import DataError, SettingsError, first_line
 from structured_ensembles.temperature import temper
 from structured_ensembles.uncertainty import predict_from_logits, require_finite
 

@@ -7,8 +7,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING
 
 from structured_ensembles import artefact, sizes, surgery
-from structured_ensembles._probe import first_line
-from structured_ensembles.errors import NetworkError, SettingsError
+from structured_ensembles.errors import NetworkError, SettingsError, first_line
 from structured_ensembles.extraction import skeleton
 from structured_ensembles.selection import Rule, fewest, impossible, savings
 from structured_ensembles.sizes import Budget, Unit

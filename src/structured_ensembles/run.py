@@ -21,9 +21,8 @@ import torch
 
 from structured_ensembles import data as datasets
 from structured_ensembles import sizes
-from structured_ensembles._probe import first_line
 from structured_ensembles.artefact import Record
-from structured_ensembles.errors import ArtefactError, NetworkError, SettingsError, unknown
+from structured_ensembles.errors import ArtefactError, NetworkError, SettingsError, first_line, unknown
 from structured_ensembles.evaluation import Cost, Metrics, Reliability, Row, measure, reliability
 from structured_ensembles.evaluation.answers import CHUNK, logits_of
 from structured_ensembles.extraction import draw

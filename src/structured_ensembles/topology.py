@@ -21,8 +21,7 @@ import torch
 from torch import Tensor, nn
 
 from structured_ensembles import _probe, surgery
-from structured_ensembles._probe import Probe, first_line
-from structured_ensembles.errors import NetworkError
+from structured_ensembles.errors import NetworkError, first_line
 from structured_ensembles.types import Channels, Cut, Group, Placement, Scope, Side, Topology
 
 
@@ -90,7 +89,7 @@ class _Graph:
     parameters: Mapping[int, str]
 
 
-def _candidates(probe: Probe, seconds: float) -> tuple[list[Group], list[str]]:
+def _candidates(probe: _probe.Probe, seconds: float) -> tuple[list[Group], list[str]]:
     """The groups that the library proposes, in time, and why some channels belong to none."""
     # A copy that shares its tensors: what a network keeps of this pass has a history, and would make it uncopyable.
     network = surgery.cut(probe.network, (), {})
@@ -316,7 +315,7 @@ def _last_before(graph: _Graph, reader: nn.Module) -> set[str]:
 # --- verification ---------------------------------------------------------------------------------------------------
 
 
-def _verified(probe: Probe, groups: list[Group]) -> tuple[list[Group], list[str]]:
+def _verified(probe: _probe.Probe, groups: list[Group]) -> tuple[list[Group], list[str]]:
     """The groups for which cutting equals zeroing, and why the others are left out."""
     notices: list[str] = []
 
@@ -337,7 +336,7 @@ def _verified(probe: Probe, groups: list[Group]) -> tuple[list[Group], list[str]
     return good, notices
 
 
-def _problem(probe: Probe, groups: list[Group]) -> str | None:
+def _problem(probe: _probe.Probe, groups: list[Group]) -> str | None:
     """What goes wrong when some channels of every group are cut; None if nothing does."""
     for channels in (_random_half(groups), _first_half(groups)):
         if problem := _difference(probe, groups, channels):
@@ -345,7 +344,7 @@ def _problem(probe: Probe, groups: list[Group]) -> str | None:
     return None
 
 
-def _difference(probe: Probe, groups: list[Group], channels: Channels) -> str | None:
+def _difference(probe: _probe.Probe, groups: list[Group], channels: Channels) -> str | None:
     try:
         with torch.no_grad():
             smaller = surgery.cut(probe.network, groups, channels)(probe.example)

@@ -43,7 +43,7 @@ VALUES = st.recursive(
 )
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     tables=st.lists(TENSORS, min_size=1, max_size=3),
     classes=st.lists(st.text(max_size=6), min_size=1, max_size=4),

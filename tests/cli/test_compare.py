@@ -116,7 +116,7 @@ def test_if_everything_failed_there_are_tables_and_no_word_of_pictures(here, mon
     result = invoke("compare", *QUICK, "--methods", "single", "--seeds", "2", "--out", "grid")
 
     assert result.exit_code == 1, result.output
-    assert "Every run failed, the first because it failed with ZeroDivisionError" in result.stderr
+    assert "Every run failed. The first: failed with ZeroDivisionError" in result.stderr
     assert "structens compare --resume --out grid" in result.stderr
     assert len(rows("grid")) == 2
     assert "summary.md" in result.stdout

@@ -44,7 +44,7 @@ WRITTEN = st.fixed_dictionaries({}, optional=VALUES).map(
 
 
 @given(WRITTEN)
-@settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=60, suppress_health_check=list(HealthCheck))
 def test_a_plan_is_read_back_from_its_file(tmp_path, values):
     if not values.get("nesterov", True):
         values.pop("momentum", None)
@@ -58,7 +58,7 @@ def test_a_plan_is_read_back_from_its_file(tmp_path, values):
 
 
 @given(WRITTEN)
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 def test_what_is_written_is_what_is_planned(values):
     found = configuration.resolved(configuration.plan(values))
     for name in ("members", "learning_rate", "scope", "search_batch_size", "re_init", "data"):

@@ -109,7 +109,7 @@ def test_a_failed_run_is_told_and_stops_nobody(here, monkeypatch):
 
     alone = invoke("continual", *TINY, "--strategies", "naive", "--out", "alone")
     assert alone.exit_code == 1
-    assert "Every run failed, the first because it failed with RuntimeError: it broke" in alone.stderr
+    assert "Every run failed. The first: failed with RuntimeError: it broke" in alone.stderr
 
 
 # --- going on ---------------------------------------------------------------------------------------------------------

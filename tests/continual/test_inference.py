@@ -263,6 +263,29 @@ def test_a_large_task_is_described_by_some_of_its_examples(monkeypatch):
 MEASURED = inference.measured
 
 
+def test_labels_in_a_rhythm_lose_no_class(monkeypatch):
+    monkeypatch.setattr(inference, "MOST_EXAMPLES", 20)
+    state, rhythm = looped().state, examples(2, 0, 60)  # every third example would be of one class
+    labels = torch.arange(60) % 3 // 2
+    profile = inference.profiled(state, TensorDataset(rhythm.tensors[0], labels), rhythm).tasks[-1].profile
+    assert len(profile.means) == 2
+
+
+def test_of_one_held_out_example_there_is_no_spread_and_training_examples_tell_it():
+    train, (answer, labels) = answered(0), answered(1, count=1)
+    few, many = inference.measured(train, (answer, labels)), inference.measured(train, train)
+    torch.testing.assert_close(few.usual[0], many.usual[0])
+    assert (few.usual[:, 1] > 0.01).all()
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_examples_may_lie_on_a_gpu():
+    state, there = looped().state, examples(2, 0)
+    here = inference.profiled(state, there, there).tasks[-1].profile
+    moved = TensorDataset(*(part.cuda() for part in there.tensors))
+    torch.testing.assert_close(inference.profiled(state, moved, moved).tasks[-1].profile.usual, here.usual)
+
+
 # --- what users do wrong --------------------------------------------------------------------------------------------
 
 

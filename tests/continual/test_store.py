@@ -285,7 +285,7 @@ def saved(tmp_path_factory):
     return path
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
 def test_a_changed_byte_is_noticed(saved, data):
     content = bytearray(saved.read_bytes())
@@ -297,7 +297,7 @@ def test_a_changed_byte_is_noticed(saved, data):
         ContinualLearner.load(path, Small)
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(share=st.floats(0, 1, exclude_max=True))
 def test_a_file_that_is_cut_short_is_noticed(saved, share):
     content = saved.read_bytes()

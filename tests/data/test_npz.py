@@ -186,7 +186,7 @@ def test_a_flipped_pixel_byte_is_noticed_by_the_checksum(write, tmp_path):
         load(str(path))
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(places=st.lists(st.tuples(st.floats(0, 0.999), st.integers(0, 255)), min_size=1, max_size=3))
 def test_a_damaged_archive_never_raises_anything_but_our_errors(write, tmp_path, places):
     content = bytearray((tmp_path / write()).read_bytes())

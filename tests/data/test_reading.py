@@ -97,7 +97,7 @@ def test_bad_files_are_refused(tmp_path, colour):
 
 
 @pytest.mark.filterwarnings("ignore::UserWarning")
-@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=100, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(suffix=st.sampled_from(["png", "jpg", "gif", "bmp", "tif", "webp"]), data=st.data())
 def test_damaged_images_never_raise_anything_but_our_errors(tmp_path, suffix, data):
     path = tmp_path / f"damaged.{suffix}"

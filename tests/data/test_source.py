@@ -95,7 +95,7 @@ def test_a_file_is_found_from_the_home_folder(tmp_path, monkeypatch):
     assert load("~/mine.npz").name == "mine.npz"
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(source=st.one_of(st.text(max_size=30), st.just("x" * 5000), st.just("a\0b"), st.just("  ")))
 def test_no_text_raises_anything_but_our_errors(source):
     if source.strip().strip("./") and source.lower() != "digits":

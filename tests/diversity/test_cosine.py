@@ -24,7 +24,7 @@ def slow(scores):
     return sum(values) / len(values)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(data=st.data())
 def test_is_the_mean_over_groups_and_pairs(any_scores, data):
     scores = data.draw(any_scores)

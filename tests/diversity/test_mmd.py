@@ -49,7 +49,7 @@ def distance(name, scores):
     return (1 / term(name)(Observation(scores))).item() - 1e-12
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(data=st.data())
 def test_mmd_is_the_published_sum(any_scores, data):
     scores = data.draw(any_scores)
@@ -57,7 +57,7 @@ def test_mmd_is_the_published_sum(any_scores, data):
     assert distance("mmd", scores) == pytest.approx(expected, rel=1e-9, abs=1e-13)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(data=st.data())
 def test_mmd_global_is_the_published_sum_of_one_group(any_scores, data):
     scores = data.draw(any_scores)
@@ -65,7 +65,7 @@ def test_mmd_global_is_the_published_sum_of_one_group(any_scores, data):
     assert distance("mmd_global", scores) == pytest.approx(expected, rel=1e-9, abs=1e-13)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(data=st.data())
 def test_mmd_textbook_is_the_double_sum(any_scores, data):
     scores = data.draw(any_scores)
@@ -73,7 +73,7 @@ def test_mmd_textbook_is_the_double_sum(any_scores, data):
     assert distance("mmd_textbook", scores) == pytest.approx(expected, rel=1e-9, abs=1e-13)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(data=st.data())
 def test_mmd_median_takes_the_median_distance(any_scores, data):
     scores = data.draw(any_scores)

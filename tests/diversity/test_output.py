@@ -29,7 +29,7 @@ def slow(logits):
     return 1 - sum(divergences) / len(divergences) / math.log(2)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(
     members=st.integers(2, 4),
     batch=st.integers(1, 3),

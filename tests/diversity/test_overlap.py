@@ -29,7 +29,7 @@ def slow(scores):
     return sum(values) / len(values)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(data=st.data())
 def test_is_the_mean_over_groups_and_pairs(any_scores, data):
     scores = data.draw(any_scores)
@@ -53,7 +53,7 @@ def test_the_threshold_is_the_median_magnitude():
     assert (mask > 1 / 2).tolist() == [[False, True, False, True, False]]
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(data=st.data(), factor=st.sampled_from([-1.0, 0.01, 30.0]))
 def test_scale_and_sign_of_a_member_are_irrelevant(any_scores, data, factor):
     scores = {name: group + 0.1 * group.sign() for name, group in data.draw(any_scores).items()}

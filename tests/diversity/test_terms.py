@@ -65,7 +65,7 @@ def test_gradients_are_finite_at_identical_members(name, start, dtype, random_sc
     assert all(group.grad.isfinite().all() for group in same.values())
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(data=st.data())
 @pytest.mark.parametrize("name", BOUNDED)
 def test_bounded(name, any_scores, data):
@@ -73,7 +73,7 @@ def test_bounded(name, any_scores, data):
     assert -1e-9 <= value <= 1 + 1e-9
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(data=st.data())
 @pytest.mark.parametrize("name", names())
 def test_order_of_groups_and_of_channels_within_all_members_is_irrelevant(name, any_scores, data):

@@ -62,7 +62,7 @@ ENSEMBLE = make(2, 5)
 BOTH = pytest.mark.parametrize("attack", [fgsm, lambda *given: pgd(*given, seed=0)], ids=["fgsm", "pgd"])
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(st.floats(0, 1), st.integers(0, 1000), st.booleans(), st.sampled_from([torch.uint8, torch.float32]))
 def test_pixels_stay_in_range_and_within_epsilon(epsilon, seed, iterated, kind):
     images, labels = draw(5, seed)
@@ -153,7 +153,6 @@ def test_gradients_against_finite_differences(combine):
 
 
 @COMBINES
-@settings(deadline=None)
 @given(
     st.tuples(
         st.integers(1, 4), st.integers(1, 5), st.integers(1, 5), st.integers(0, 1000), st.sampled_from([1.0, 9.0])

@@ -50,6 +50,13 @@ def artefact(tmp_path: Path) -> Path:
     return tmp_path / "small.safetensors"
 
 
+def test_what_it_stands_beside_is_measured_where_it_is(monkeypatch):
+    measured = []
+    monkeypatch.setattr(module, "footprint", lambda one, _: measured.append(next(one.parameters()).device.type))
+    cost_in_use(small().to("meta"))
+    assert measured == ["meta"] * 3
+
+
 @pytest.fixture
 def no_child(monkeypatch):
     """No process is started: what it would have said stands here."""

@@ -63,14 +63,14 @@ def slow_fpr95(inside, outside):
     raise AssertionError("everything passes at the highest score")
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(seed=SEEDS, numbers=NUMBERS, levels=st.sampled_from([None, 0, 1, 3]))
 def test_detection_is_what_an_obvious_loop_counts(seed, numbers, levels):
     inside, outside = scored(seed, numbers, levels=levels)
     assert asdict(detection(inside, outside)) == pytest.approx(slow_detection(inside, outside))
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(seed=SEEDS, numbers=NUMBERS, levels=st.sampled_from([None, 2]))
 def test_detection_agrees_with_torch_uncertainty_and_torchmetrics(seed, numbers, levels):
     metrics = pytest.importorskip("torch_uncertainty.metrics.classification")

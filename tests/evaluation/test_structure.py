@@ -5,7 +5,7 @@ from dataclasses import asdict
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
@@ -75,7 +75,6 @@ def kept_channels(draw) -> tuple[int, list[list[int]]]:
 
 
 @given(kept_channels())
-@settings(deadline=None)
 def test_overlap_is_intersection_over_union_of_sets(case):
     channels, members = case
     votes = torch.zeros(len(members), 1, dtype=torch.int64)
@@ -89,7 +88,6 @@ def test_overlap_is_intersection_over_union_of_sets(case):
 
 
 @given(st.integers(1, 5), st.integers(1, 30), st.integers(0, 1000))
-@settings(deadline=None)
 def test_agreement_is_counted_example_by_example(members, examples, seed):
     votes = torch.randint(3, (members, examples), generator=torch.Generator().manual_seed(seed))
     expected = [

@@ -59,7 +59,7 @@ def test_a_constant_image_has_one_colour():
     assert len(torch.unique(made[:, :, 0, 0])) > 10  # of 15 values
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     shape=st.tuples(st.integers(1, 3), st.sampled_from([1, 3]), st.integers(1, 33), st.integers(1, 33)),
     seed=st.integers(0, 10**6),

@@ -67,7 +67,7 @@ AXES = st.fixed_dictionaries(
 )
 
 
-@hypothesis_settings(max_examples=100, deadline=None)
+@hypothesis_settings(max_examples=100)
 @given(axes=AXES)
 def test_every_cell_of_the_product_is_there_once(axes: dict[str, tuple]) -> None:
     found = cells(Grid(plan(), **axes))

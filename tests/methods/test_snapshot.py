@@ -78,7 +78,7 @@ def test_equal_cycles_are_those_of_the_whole_training() -> None:
     assert t == total
 
 
-@hypothesis_settings(max_examples=50, deadline=None)
+@hypothesis_settings(max_examples=50)
 @given(members=st.integers(1, 9), more=st.integers(0, 40))
 def test_the_epochs_are_divided_among_the_cycles(members: int, more: int) -> None:
     ensemble = Watched(SPEC, members, settings=trained_for(members + more))

@@ -149,7 +149,7 @@ def test_samples_differ_and_an_answer_depends_on_its_example_alone(name: str) ->
     torch.testing.assert_close(other, answers, rtol=1e-4, atol=1e-4)
 
 
-@settings(max_examples=10, deadline=None)
+@settings(max_examples=10)
 @given(probability=st.floats(0.05, 0.9), seed=st.integers(0, 2**40), members=st.integers(1, 3))
 def test_the_answers_are_those_of_the_masks(probability: float, seed: int, members: int) -> None:
     """Oracle: the layers one by one, with the mask read off an output of ones."""

@@ -29,7 +29,7 @@ class Apart(nn.Module):
         return torch.cat([self.given[:, m] @ weight for m, weight in enumerate(self.weights)], dim=1)
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(members=st.integers(1, 5), batch=st.integers(1, 7), seed=st.integers(0, 99))
 def test_training_answers_are_back_in_the_order_of_the_inputs(members: int, batch: int, seed: int) -> None:
     with torch.random.fork_rng(devices=[]):

@@ -85,7 +85,7 @@ def test_it_answers_as_its_members_would_one_by_one(name: str) -> None:
         assert_is_its_members(plain(name), 2, draw((3, *IMAGES)))
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(
     members=st.integers(1, 4),
     examples=st.integers(0, 3),
@@ -109,7 +109,7 @@ def test_convolutions_of_any_shape(
         assert with_rank_one_factors(network, members)(nothing).shape == (members, 0, 2)
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 @given(members=st.integers(1, 4), examples=st.integers(1, 3), tokens=st.integers(1, 3), bias=st.booleans())
 def test_linear_layers_on_any_number_of_dimensions(members: int, examples: int, tokens: int, bias: bool) -> None:
     network = nn.Sequential(nn.Linear(4, 6, bias=bias), nn.ReLU(), nn.Flatten(), nn.Linear(6 * tokens**2, 3))

@@ -58,7 +58,7 @@ def plain(width: int, inner: int) -> nn.Sequential:
     )
 
 
-@settings(max_examples=8, deadline=None)
+@settings(max_examples=8)
 @given(members=st.integers(1, 4), width=st.integers(1, 3), inner=st.integers(1, 4), seed=st.integers(0, 9))
 def test_packed_is_a_loop_over_narrow_networks(members: int, width: int, inner: int, seed: int) -> None:
     alpha = 1.5  # the plain network has M / alpha times a member's channels: choose it so that they come out whole
@@ -266,7 +266,7 @@ def masks_of(shared: nn.Module) -> dict[str, Tensor]:
     return {name.split(".")[1]: mask for name, mask in shared.named_buffers() if name.endswith("masks")}
 
 
-@settings(max_examples=10, deadline=None)
+@settings(max_examples=10)
 @given(members=st.integers(1, 5), batch=st.integers(1, 7), scale=st.sampled_from([1.5, 2.0, 3.0]))
 def test_masksembles_is_a_loop_over_masks(members: int, batch: int, scale: float) -> None:
     network = layers()

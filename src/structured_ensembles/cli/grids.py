@@ -101,5 +101,5 @@ def tell_failure(errors: Sequence[str | None], verb: str, folder: Path) -> None:
 
     if errors and all(errors):
         remedy = f"Try the failed ones again: {resuming(folder, verb)}"
-        click.echo(f"Every run failed, the first because it {errors[0]}. {remedy}", err=True)
+        click.echo(f"Every run failed. The first: {errors[0]}. {remedy}", err=True)
         raise click.exceptions.Exit(1)

@@ -11,8 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from structured_ensembles import sizes
-from structured_ensembles._probe import first_line
-from structured_ensembles.errors import NetworkError
+from structured_ensembles.errors import NetworkError, first_line
 from structured_ensembles.networks import NetworkSpec, build, half_vgg11
 
 Backbone: TypeAlias = NetworkSpec | Callable[[], nn.Module] | nn.Module

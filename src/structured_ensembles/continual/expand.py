@@ -17,13 +17,12 @@ from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd
 
 from structured_ensembles import surgery
-from structured_ensembles._probe import first_line
 from structured_ensembles.continual import ownership
 from structured_ensembles.continual.heads import TaskNetwork
 from structured_ensembles.continual.settings import Capacity, CrossBlock
 from structured_ensembles.continual.state import State, whole, widths_of
 from structured_ensembles.continual.units import OWNED
-from structured_ensembles.errors import NetworkError
+from structured_ensembles.errors import NetworkError, first_line
 from structured_ensembles.seeding import seeded
 from structured_ensembles.types import Cut, Group, Side
 

@@ -182,7 +182,7 @@ def measured(train: Seen, held_out: Seen) -> Profile:
 
     Args:
         train: What its network made of training examples.
-        held_out: And of others.
+        held_out: And of others; of a single one there is no spread, and training examples tell what is usual.
     """
     (features, _), labels = train
     wide, classes = features.double(), torch.unique(labels)
@@ -195,7 +195,8 @@ def measured(train: Seen, held_out: Seen) -> Profile:
     temperature = fit_temperature(answer.logits.softmax(dim=1), truth)
     # An inverse comes column by column, a file gives rows, and rounding tells them apart.
     bare = Profile(temperature, means.float(), precision.float().contiguous(), torch.empty(0))
-    raw = torch.stack([_score(bare, answer, score).double() for score in Score])
+    usual = answer if len(truth) > 1 else train[0]
+    raw = torch.stack([_score(bare, usual, score).double() for score in Score])
     spread = raw.std(dim=1, correction=0).clamp_min(_SMALLEST)
     return replace(bare, usual=torch.stack([raw.mean(dim=1), spread], dim=1))
 

@@ -9,11 +9,10 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from structured_ensembles._probe import first_line
 from structured_ensembles.batches import as_dataset, check_finite, repeats, split_held_out
 from structured_ensembles.continual.tasks import check_names
 from structured_ensembles.digests import check_mark, fingerprint
-from structured_ensembles.errors import DataError
+from structured_ensembles.errors import DataError, first_line
 from structured_ensembles.labels import check_pair, labels_of, sized
 from structured_ensembles.seeding import seeded
 from structured_ensembles.uncertainty import require_finite

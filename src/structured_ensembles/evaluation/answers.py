@@ -66,7 +66,7 @@ def ask(ensemble: Ensemble, images: Tensor, labels: Tensor | None = None, what: 
     Args:
         ensemble: Takes pixels in [0, 1].
         images: (N, C, H, W), uint8, or float32 in [0, 1].
-        labels: (N,), what the images show.
+        labels: (N,), what the images show; on any device, as the images are.
         what: Said beside the progress bar.
 
     Raises:
@@ -78,4 +78,4 @@ def ask(ensemble: Ensemble, images: Tensor, labels: Tensor | None = None, what: 
     broken = int(logits.isnan().any(dim=2).any(dim=0).sum())
     if broken:
         raise DataError(f"the logits of {broken} of {len(images)} images are NaN: train the ensemble again")
-    return Answers(logits, labels, ensemble.record.combine)
+    return Answers(logits, None if labels is None else labels.cpu().long(), ensemble.record.combine)

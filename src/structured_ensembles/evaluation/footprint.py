@@ -111,10 +111,11 @@ def cost_in_use(predictor: Ensemble | str | Path, note: Note = warnings.warn) ->
     own = footprint(predictor, note)
     if record.network is None:
         return CostInUse(own, None, None)
-    dense = footprint(_untrained(record, record.network, SingleNetwork.method, 1), note)
+    device = next(ensemble.parameters()).device
+    dense = footprint(_untrained(record, record.network, SingleNetwork.method, 1).to(device), note)
     if record.members == 1:
         return CostInUse(own, dense, dense)
-    deep = footprint(_untrained(record, record.network, DeepEnsemble.method, record.members), note)
+    deep = footprint(_untrained(record, record.network, DeepEnsemble.method, record.members).to(device), note)
     return CostInUse(own, dense, deep)
 
 

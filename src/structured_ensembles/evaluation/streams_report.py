@@ -158,9 +158,9 @@ def _seeds(row: StreamSummary) -> str:
 
 
 def _cell(row: StreamSummary, column: _Column, between: str = " ± ") -> str:
-    if column.value not in row.values:
-        return NONE
-    spread = row.values[column.value]
+    spread = row.values.get(column.value)
+    if spread is None or spread.count < row.seeds - row.failed:
+        return NONE  # a mean over fewer seeds than the row says would compare with none of the others
     mean = column.form.format(column.scale * spread.mean)
     unsigned = column.form.replace("+", "")
     return mean if spread.deviation is None else mean + between + unsigned.format(column.scale * spread.deviation)

@@ -16,8 +16,7 @@ from torch import fx, nn
 from torch.nn import functional
 
 from structured_ensembles import surgery
-from structured_ensembles._probe import first_line
-from structured_ensembles.errors import NetworkError
+from structured_ensembles.errors import NetworkError, first_line
 from structured_ensembles.types import Choice, Side
 
 Layer: TypeAlias = nn.Conv2d | nn.Linear

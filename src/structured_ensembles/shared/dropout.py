@@ -14,8 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from structured_ensembles import surgery
-from structured_ensembles._probe import first_line
-from structured_ensembles.errors import NetworkError, SettingsError, unknown
+from structured_ensembles.errors import NetworkError, SettingsError, first_line, unknown
 from structured_ensembles.networks._checks import integer, number
 from structured_ensembles.seeding import derived_seed, seeded
 from structured_ensembles.sizes import in_mode

@@ -67,7 +67,7 @@ def test_smearing_is_a_weighted_sum_along_a_line(angle, step):
 
 
 @given(st.integers(8, 40), st.sampled_from([1, 1.01, 1.05, 1.1, 1.25, 1.75, 2.25]))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_enlarging_against_scipy(side, factor):
     image = noise(1, 1, side, side)
     cropped = math.ceil(side / factor)

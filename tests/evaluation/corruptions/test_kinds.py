@@ -24,7 +24,7 @@ def draw(count: int, channels: int, height: int, width: int, seed: int = 0) -> n
 
 
 @given(st.sampled_from(KINDS), st.sampled_from(SEVERITIES), st.sampled_from([1, 3]), SIDES, SIDES, SEEDS)
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 def test_an_image_depends_on_its_index_and_not_on_its_batch(kind, severity, channels, height, width, seed):
     images = draw(3, channels, height, width, seed)
     before = images.copy()

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from structured_ensembles.evaluation.corruptions import spatter, weather
@@ -13,7 +13,6 @@ def noise(*shape: int) -> np.ndarray:
 
 
 @given(st.sampled_from([2, 4, 8, 16]), st.sampled_from([1.5, 2, 3]))
-@settings(deadline=None)
 def test_plasma_against_a_slow_loop(side, decay):
     moves = 2 * noise(2, side, side) - 1
     for one, moved in zip(weather.plasma(moves, decay), moves, strict=True):
