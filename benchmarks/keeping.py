@@ -6,6 +6,7 @@ import json
 import re
 from typing import TYPE_CHECKING, TypeVar
 
+from structured_ensembles.errors import SettingsError
 from structured_ensembles.experiments.pool import Cell, Outcome
 from structured_ensembles.files import write_whole
 
@@ -18,23 +19,35 @@ _HEADING = re.compile(r"^(?=## |### What they know)", re.MULTILINE)
 
 
 def merged(
-    path: Path, cells: Sequence[Cell], found: Sequence[R], parsed: Callable[[object], R], plain: Callable[[R], object]
+    path: Path,
+    plan: object,
+    cells: Sequence[Cell],
+    found: Sequence[R],
+    parsed: Callable[[object], R],
+    plain: Callable[[R], object],
 ) -> list[R]:
     """The runs of a file and those just found, which replace the same ones; the file holds all of them afterwards.
 
     Args:
         path: The file, JSON; made if anything is known.
+        plan: What all runs have in common, written as ``repr`` does: runs of another plan are not mixed with these.
         cells: Of the grid: their order, and what else the file holds is dropped.
         found: What the work folder holds.
         parsed: Makes a run of plain values.
         plain: Makes plain values of a run.
+
+    Raises:
+        SettingsError: The file's runs are of another plan.
     """
-    earlier = [parsed(one) for one in json.loads(path.read_text(encoding="utf-8"))] if path.exists() else []
-    known = {run.cell: run for run in [*earlier, *found]}
+    kept = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {"plan": repr(plan), "runs": []}
+    if kept["plan"] != repr(plan):
+        raise SettingsError(f"the runs in {path} are of another plan, {kept['plan']}: delete it and measure again")
+    known = {run.cell: run for run in [*map(parsed, kept["runs"]), *found]}
     runs = [known[cell] for cell in cells if cell in known]
     if runs:
         path.parent.mkdir(parents=True, exist_ok=True)
-        write_whole(path, json.dumps([plain(run) for run in runs], indent=1, allow_nan=False) + "\n")
+        kept = {"plan": repr(plan), "runs": [plain(run) for run in runs]}
+        write_whole(path, json.dumps(kept, indent=1, allow_nan=False) + "\n")
     return runs
 
 

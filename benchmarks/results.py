@@ -215,9 +215,9 @@ def section(study: Study, folder: Path, docs: Path) -> str:
 
 def runs(study: Study, folder: Path, docs: Path) -> list[Result]:
     """All that is known of a study."""
-    grid = study.grid(folder, len(study.stages) - 1)
+    grid = study.grid(Path(), len(study.stages) - 1)
     found = results(grid, folder / study.name)
-    return keeping.merged(docs / "results" / f"{study.name}.json", cells(grid), found, from_json, to_json)
+    return keeping.merged(docs / "results" / f"{study.name}.json", grid.plan, cells(grid), found, from_json, to_json)
 
 
 def evaluated(study: Study, folder: Path) -> str:

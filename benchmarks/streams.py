@@ -204,7 +204,8 @@ def runs(one: Stream, folder: Path, docs: Path) -> list[StreamRun]:
     """All that is known of a stream."""
     grid = one.grid("")
     found = streams.results(grid, folder / one.name)
-    return keeping.merged(docs / "results" / f"{one.name}.json", streams.cells(grid), found, from_json, to_json)
+    path = docs / "results" / f"{one.name}.json"
+    return keeping.merged(path, grid.plan, streams.cells(grid), found, from_json, to_json)
 
 
 def _marginal(found: Sequence[StreamRun]) -> str:
