@@ -14,7 +14,7 @@ import torch
 from torch import nn
 from torch.utils.data import DataLoader, Dataset, TensorDataset, WeightedRandomSampler
 
-from structured_ensembles import Ensemble, NetworkSpec, settings
+from structured_ensembles import Ensemble, NetworkSpec, methods, settings
 from structured_ensembles.errors import ArtefactError, DataError, NetworkError, SettingsError
 from structured_ensembles.methods import METHODS, DeepEnsemble, SingleNetwork, StructuredEnsemble, method
 
@@ -42,8 +42,7 @@ def images(examples: int = 60, classes: int = 3, seed: int = 0) -> TensorDataset
 
 
 def make(name: str, base: object = SPEC) -> Ensemble:
-    kind = METHODS[name]
-    return kind(base, settings=FAST) if name == "single" else kind(base, 2, settings=FAST)
+    return methods.make(name, base, 2, FAST)
 
 
 class Fitted(dict[str, Ensemble]):

@@ -76,8 +76,14 @@ def method(name: str) -> type[Fittable]:
     return METHODS[name]
 
 
-def make(name: str, base: Base, members: int, settings: Settings) -> Fittable:
-    """A method by its name, ready to be fitted; one network takes no number of members.
+def make(name: str, base: Base, members: int = 4, settings: Settings | None = None) -> Fittable:
+    """A method by its name, ready to be fitted.
+
+    Args:
+        name: Of `METHODS`.
+        base: What makes the base network.
+        members: M; ``single`` is one network, whatever it is.
+        settings: Everything else; None takes the default preset for the network's family.
 
     Raises:
         SettingsError: There is no such method, or a setting is outside its limits.

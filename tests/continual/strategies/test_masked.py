@@ -128,3 +128,25 @@ def test_a_mask_takes_one_bit_a_weight():
 def test_a_backbone_without_weights_is_refused(tiny_settings):
     with pytest.raises(NetworkError, match="packnet masks matrices and kernels that are trained, and the backbone has"):
         PackNet(lambda: nn.Sequential(nn.BatchNorm2d(1)), tiny_settings())
+
+
+class Normalising(nn.Module):
+    """A constant that is stored, before a backbone whose statistics differ by task."""
+
+    def __init__(self, backbone: nn.Module) -> None:
+        super().__init__()
+        self.backbone = backbone
+        self.register_buffer("mean", torch.full((1, 1, 1, 1), 0.5))
+
+    def forward(self, inputs: torch.Tensor) -> torch.Tensor:
+        return self.backbone(inputs - self.mean)
+
+
+def test_a_buffer_that_never_changes_is_counted_once(tiny_backbone, tiny_settings, tiny_stream):
+    learner = PackNet(lambda: Normalising(tiny_backbone()), tiny_settings())
+    for task in tiny_stream():
+        learner.learn(task)
+    served = learner.served()
+    assert [name for name in served["shared"] if name.endswith(".mean")] == ["constant.mean"]
+    statistics = {name for name in served["normalisation"] if name.endswith("running_mean")}
+    assert {name.partition(".")[0] for name in statistics} == {"task_0", "task_1", "task_2"}

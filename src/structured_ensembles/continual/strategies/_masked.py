@@ -18,7 +18,7 @@ from structured_ensembles.continual.heads import TaskNetwork
 from structured_ensembles.continual.memory import packed
 from structured_ensembles.continual.strategy import SharedBackbone, is_norm, served_heads
 from structured_ensembles.continual.units import COUNTER
-from structured_ensembles.errors import NetworkError
+from structured_ensembles.errors import NetworkError, SettingsError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -87,15 +87,24 @@ class Masked(SharedBackbone):
         return TaskNetwork(filled(self.shared, {**self.read_by(task), **self.private[task]}), self.heads[task])
 
     def served(self) -> Served:
-        """Everything but weights and masks: what is never trained once, what is private for each task, and heads."""
-        trained = {*self.weights, *self.private_names}
-        constant = {name: tensor for name, tensor in _tensors(self.shared).items() if name not in trained}
-        parts = {"constant": constant} | {f"task_{number}": private for number, private in enumerate(self.private)}
+        """Everything but weights and masks: what never changes once, what is private for each task, and heads."""
+        own = {name for name in self.private_names if not self._alike(name)}
+        constant = {name: tensor for name, tensor in _tensors(self.shared).items() if name not in {*self.weights, *own}}
+        parts = {"constant": constant}
+        for number, private in enumerate(self.private):
+            parts[f"task_{number}"] = {name: tensor for name, tensor in private.items() if name in own}
         return {
             "shared": self._flat(parts, of_norms=False),
             "normalisation": self._flat(parts, of_norms=True),
             "heads": served_heads(self.heads),
         }
+
+    def _alike(self, name: str) -> bool:
+        """Whether it is a buffer that no task has changed."""
+        fixed = dict(self.shared.named_buffers()).get(name)
+        if fixed is None or not self.private:
+            return False
+        return all(torch.equal(private[name], fixed) for private in self.private)
 
     def _flat(self, parts: Mapping[str, Mapping[str, Tensor]], *, of_norms: bool) -> dict[str, Tensor]:
         norms = {name for name, module in self.shared.named_modules() if is_norm(module)}
@@ -170,6 +179,16 @@ class Mask(nn.Module):
 def chosen(trained: Reweighted) -> dict[str, Tensor]:
     """By weight, what the masks of a trained network choose."""
     return {name: mask.chosen() for name, mask in trained.made_by.items() if isinstance(mask, Mask)}
+
+
+def check_keep(keep: float) -> None:
+    """Refuse a share of the weights that is none.
+
+    Raises:
+        SettingsError: It is outside (0, 1].
+    """
+    if not 0 < keep <= 1:
+        raise SettingsError(f"keep {keep} is outside (0, 1]: 0.5 lets a task read half of the weights")
 
 
 def largest(values: Tensor, count: int) -> Tensor:

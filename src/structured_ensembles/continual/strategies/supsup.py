@@ -17,13 +17,13 @@ from structured_ensembles.continual.memory import packed
 from structured_ensembles.continual.strategies._masked import (
     Mask,
     Masked,
+    check_keep,
     chosen,
     largest,
     packed_masks,
     private_names,
 )
 from structured_ensembles.continual.strategy import is_norm
-from structured_ensembles.errors import SettingsError
 from structured_ensembles.seeding import derived_seed
 
 if TYPE_CHECKING:
@@ -64,8 +64,7 @@ class SupSup(Masked):
         self, backbone: Architecture, settings: ContinualSettings, seed: int = 0, *, keep: float = 0.5
     ) -> None:
         super().__init__(backbone, settings, seed)
-        if not 0 < keep <= 1:
-            raise SettingsError(f"keep {keep} is outside (0, 1]: 0.5 lets a task read half of the weights")
+        check_keep(keep)
         self.keep = keep
         _freeze(self.shared, self.weights, keep, derived_seed(seed, _SIGNS))
         self.private_names = private_names(self.shared, self.weights)

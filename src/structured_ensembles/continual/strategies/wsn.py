@@ -12,9 +12,8 @@ from typing import TYPE_CHECKING, ClassVar
 import torch
 from torch import Tensor, nn
 
-from structured_ensembles.continual.strategies._masked import Mask, Masked, filled, largest, packed_masks
+from structured_ensembles.continual.strategies._masked import Mask, Masked, check_keep, filled, largest, packed_masks
 from structured_ensembles.continual.strategies.packnet import Partial
-from structured_ensembles.errors import SettingsError
 from structured_ensembles.seeding import derived_seed
 
 if TYPE_CHECKING:
@@ -58,8 +57,7 @@ class WSN(Masked):
         self, backbone: Architecture, settings: ContinualSettings, seed: int = 0, *, keep: float = 0.5
     ) -> None:
         super().__init__(backbone, settings, seed)
-        if not 0 < keep <= 1:
-            raise SettingsError(f"keep {keep} is outside (0, 1]: 0.5 lets a task read half of the weights")
+        check_keep(keep)
         self.keep = keep
         self.read: tuple[dict[str, Tensor], ...] = ()
 
