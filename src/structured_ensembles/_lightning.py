@@ -34,7 +34,7 @@ from structured_ensembles.batches import loader, set_epoch
 from structured_ensembles.errors import ArtefactError, SettingsError
 from structured_ensembles.labels import sized
 from structured_ensembles.seeding import derived_seed, deterministic
-from structured_ensembles.training import Log, Optimiser, Schedule, TrainingSettings, best_row, finished
+from structured_ensembles.training_settings import Log, Optimiser, Schedule, TrainingSettings, best_row, finished
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping

@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 
     from structured_ensembles.batches import Source
     from structured_ensembles.shared import Form
-    from structured_ensembles.training import TrainingSettings
+    from structured_ensembles.training_settings import TrainingSettings
     from structured_ensembles.types import Architecture, Channels, Group
 
 Base: TypeAlias = "NetworkSpec | Architecture | nn.Module"

@@ -10,7 +10,7 @@ from structured_ensembles.ranking import Reduce
 from structured_ensembles.search import SearchSettings
 from structured_ensembles.selection import Rule, SelectionSettings
 from structured_ensembles.sizes import Budget
-from structured_ensembles.training import Schedule, TrainingSettings
+from structured_ensembles.training_settings import Schedule, TrainingSettings
 from structured_ensembles.types import Choice, Combine, Placement, Scope
 
 

@@ -31,7 +31,7 @@ from structured_ensembles.methods import METHODS, SingleNetwork, StructuredEnsem
 from structured_ensembles.networks import NetworkSpec, build
 from structured_ensembles.prediction import Ensemble
 from structured_ensembles.presets import Settings, settings
-from structured_ensembles.training import Log
+from structured_ensembles.training_settings import Log
 from structured_ensembles.types import Combine
 from structured_ensembles.uncertainty import disagreement, predict_from_logits, rejection_report
 

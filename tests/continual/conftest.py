@@ -15,7 +15,7 @@ from structured_ensembles.continual.settings import ContinualSettings
 from structured_ensembles.continual.tasks import Task
 from structured_ensembles.data import Split
 from structured_ensembles.search import SearchSettings
-from structured_ensembles.training import Optimiser, TrainingSettings
+from structured_ensembles.training_settings import Optimiser, TrainingSettings
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

@@ -17,7 +17,7 @@ from structured_ensembles.continual.learner import ContinualLearner
 from structured_ensembles.continual.settings import Capacity, ContinualSettings, CrossBlock, Norms
 from structured_ensembles.errors import NetworkError
 from structured_ensembles.search import SearchSettings
-from structured_ensembles.training import TrainingSettings
+from structured_ensembles.training_settings import TrainingSettings
 from structured_ensembles.types import Cut, Group, Side
 
 SETTINGS = ContinualSettings(

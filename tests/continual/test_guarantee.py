@@ -16,7 +16,7 @@ from structured_ensembles.continual.heads import TaskNetwork
 from structured_ensembles.continual.learner import ContinualLearner
 from structured_ensembles.continual.settings import CrossBlock, Norms
 from structured_ensembles.errors import NetworkError
-from structured_ensembles.training import Optimiser
+from structured_ensembles.training_settings import Optimiser
 
 from .learners import TINY, TRAINING, examples, same
 

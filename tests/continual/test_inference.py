@@ -12,12 +12,13 @@ from torch.nn.functional import cross_entropy, relu
 from torch.utils.data import TensorDataset
 
 from structured_ensembles.continual import inference
-from structured_ensembles.continual.inference import Answer, Per, Score
+from structured_ensembles.continual.inference import Answer, Per
 from structured_ensembles.continual.learner import ContinualLearner
+from structured_ensembles.continual.profile import Score
 from structured_ensembles.continual.settings import ContinualSettings, CrossBlock, HeadKind, Norms
 from structured_ensembles.errors import DataError, SettingsError
 from structured_ensembles.search import SearchSettings
-from structured_ensembles.training import Optimiser, TrainingSettings
+from structured_ensembles.training_settings import Optimiser, TrainingSettings
 from structured_ensembles.uncertainty import entropy
 
 SETTINGS = ContinualSettings(

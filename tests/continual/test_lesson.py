@@ -16,7 +16,7 @@ from structured_ensembles.continual.learner import ContinualLearner
 from structured_ensembles.continual.settings import ContinualSettings
 from structured_ensembles.errors import DataError
 from structured_ensembles.search import SearchSettings
-from structured_ensembles.training import TrainingSettings
+from structured_ensembles.training_settings import TrainingSettings
 
 SETTINGS = ContinualSettings(
     training=TrainingSettings(epochs=1, batch_size=8), search=SearchSettings(max_steps=1, batch_size=12), held_out=0.25

@@ -21,7 +21,7 @@ from structured_ensembles.continual.settings import ContinualSettings, CrossBloc
 from structured_ensembles.errors import ArtefactError, NetworkError, SettingsError
 from structured_ensembles.networks import NetworkSpec
 from structured_ensembles.search import SearchSettings
-from structured_ensembles.training import Optimiser, Schedule, TrainingSettings
+from structured_ensembles.training_settings import Optimiser, Schedule, TrainingSettings
 
 from .learners import SHAPE, examples
 

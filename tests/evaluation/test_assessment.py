@@ -15,7 +15,7 @@ from structured_ensembles.methods import METHODS
 from structured_ensembles.networks import NetworkSpec
 from structured_ensembles.prediction import Ensemble
 from structured_ensembles.presets import settings
-from structured_ensembles.training import TrainingSettings
+from structured_ensembles.training_settings import TrainingSettings
 
 SPEC = NetworkSpec("mlp", (1, 8, 8), 3, {"width": 8})
 BRIEF = Extent(sample=6, epsilons=(0.02,), skipped=("cost",))

@@ -21,7 +21,7 @@ from structured_ensembles.methods import METHODS, SingleNetwork
 from structured_ensembles.presets import Preset
 from structured_ensembles.run import Plan
 from structured_ensembles.sizes import Budget
-from structured_ensembles.training import Log, TrainingSettings
+from structured_ensembles.training_settings import Log, TrainingSettings
 
 BUDGETED = ("structured", "published", "shuffled", "random", "magnitude", "narrow", "narrow_sliced", "packed")
 

@@ -23,7 +23,8 @@ from structured_ensembles.fitting import Fittable
 from structured_ensembles.methods import METHODS, BatchEnsemble, MCDropout, PackedEnsemble, SingleNetwork
 from structured_ensembles.shared import FORMS, Form
 from structured_ensembles.sizes import Budget
-from structured_ensembles.training import TrainingSettings, train
+from structured_ensembles.training import train
+from structured_ensembles.training_settings import TrainingSettings
 
 from .conftest import images
 

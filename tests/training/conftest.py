@@ -11,7 +11,7 @@ from torch.utils.data import TensorDataset
 
 from structured_ensembles.batches import split_held_out
 from structured_ensembles.progress import quiet
-from structured_ensembles.training import TrainingSettings
+from structured_ensembles.training_settings import TrainingSettings
 
 
 @pytest.fixture(autouse=True)

@@ -17,15 +17,8 @@ from torch.utils.data import TensorDataset
 from structured_ensembles.augmentation import Augmentation
 from structured_ensembles.batches import loader, set_epoch
 from structured_ensembles.errors import DataError, NetworkError, SettingsError
-from structured_ensembles.training import (
-    Optimiser,
-    Schedule,
-    TrainingSettings,
-    best_row,
-    finished,
-    limited,
-    train,
-)
+from structured_ensembles.training import train
+from structured_ensembles.training_settings import Optimiser, Schedule, TrainingSettings, best_row, finished, limited
 
 from .conftest import HaltError, Halting, assert_equal, network, short
 

@@ -12,10 +12,8 @@ from torch.nn import functional
 
 from structured_ensembles.augmentation import Augmentation
 from structured_ensembles.errors import ArtefactError, SettingsError
-from structured_ensembles.training import (
-    Log,
-    train,
-)
+from structured_ensembles.training import train
+from structured_ensembles.training_settings import Log
 
 from .conftest import HaltError, Halting, assert_equal, network, short
 

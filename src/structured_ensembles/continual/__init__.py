@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from structured_ensembles.continual.heads import HeadKind
-from structured_ensembles.continual.inference import Inferred, Per, Score
+from structured_ensembles.continual.inference import Inferred, Per
 from structured_ensembles.continual.learner import ContinualLearner
 from structured_ensembles.continual.memory import Memory
+from structured_ensembles.continual.profile import Score
 from structured_ensembles.continual.settings import (
     Capacity,
     ContinualSettings,

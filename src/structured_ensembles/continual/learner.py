@@ -22,8 +22,9 @@ from structured_ensembles.continual import attempt as attempts
 from structured_ensembles.continual import capacity, expand, inference, lesson, ownership, seeds, state, store, units
 from structured_ensembles.continual.backbones import factory, features_of
 from structured_ensembles.continual.heads import TaskNetwork, make_head
-from structured_ensembles.continual.inference import Inferred, Per, Score
+from structured_ensembles.continual.inference import Inferred, Per
 from structured_ensembles.continual.memory import Memory, measured
+from structured_ensembles.continual.profile import Score
 from structured_ensembles.continual.settings import Capacity, Exhausted
 from structured_ensembles.continual.settings import settings as preset
 from structured_ensembles.continual.tasks import check_number

@@ -12,7 +12,7 @@ from structured_ensembles.presets import Preset
 from structured_ensembles.ranking import Reduce
 from structured_ensembles.search import SearchSettings
 from structured_ensembles.selection import Rule
-from structured_ensembles.training import Optimiser, Schedule, TrainingSettings
+from structured_ensembles.training_settings import Optimiser, Schedule, TrainingSettings
 from structured_ensembles.types import Choice, Placement
 
 

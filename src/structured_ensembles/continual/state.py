@@ -23,9 +23,9 @@ from structured_ensembles.errors import NetworkError
 from structured_ensembles.types import Group, Side
 
 if TYPE_CHECKING:
-    from structured_ensembles.continual.inference import Profile
     from structured_ensembles.continual.memory import Served
     from structured_ensembles.continual.ownership import Owners
+    from structured_ensembles.continual.profile import Profile
     from structured_ensembles.continual.settings import CrossBlock
 
 

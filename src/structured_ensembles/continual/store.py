@@ -28,7 +28,7 @@ from structured_ensembles.continual import ownership, units
 from structured_ensembles.continual.backbones import Backbone, features_of
 from structured_ensembles.continual.expand import widened
 from structured_ensembles.continual.heads import TaskNetwork, make_head
-from structured_ensembles.continual.inference import Profile, Score
+from structured_ensembles.continual.profile import Profile, Score
 from structured_ensembles.continual.settings import ContinualSettings, Norms, from_json
 from structured_ensembles.continual.state import State, TaskRecord, answers, widths_of
 from structured_ensembles.errors import ArtefactError, SettingsError, StructensError

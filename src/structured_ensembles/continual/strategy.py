@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from structured_ensembles.continual.settings import ContinualSettings
     from structured_ensembles.continual.tasks import Task
     from structured_ensembles.data.records import Split
-    from structured_ensembles.training import TrainingSettings
+    from structured_ensembles.training_settings import TrainingSettings
     from structured_ensembles.types import Architecture
 
 Network = TypeVar("Network", bound=nn.Module)

@@ -19,7 +19,7 @@ from structured_ensembles.methods import METHODS, SingleNetwork, StructuredEnsem
 from structured_ensembles.networks import family
 from structured_ensembles.presets import Preset, Settings, settings
 from structured_ensembles.sizes import Budget
-from structured_ensembles.training import Log
+from structured_ensembles.training_settings import Log
 from structured_ensembles.uncertainty import disagreement
 
 if TYPE_CHECKING:

@@ -37,7 +37,7 @@ from structured_ensembles.experiments.running import claim
 from structured_ensembles.extraction import draw
 from structured_ensembles.files import write_whole
 from structured_ensembles.networks import NetworkSpec
-from structured_ensembles.training import Log
+from structured_ensembles.training_settings import Log
 from structured_ensembles.types import Choice
 
 if TYPE_CHECKING:

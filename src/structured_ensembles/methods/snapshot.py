@@ -11,11 +11,12 @@ from typing import TYPE_CHECKING
 from structured_ensembles.errors import SettingsError
 from structured_ensembles.fitting import Base, Built, Fittable, Fold
 from structured_ensembles.labels import sized
-from structured_ensembles.training import Schedule, Trained, limited
+from structured_ensembles.training import Trained
+from structured_ensembles.training_settings import Schedule, limited
 
 if TYPE_CHECKING:
     from structured_ensembles.presets import Settings
-    from structured_ensembles.training import TrainingSettings
+    from structured_ensembles.training_settings import TrainingSettings
 
 
 class SnapshotEnsemble(Fittable):

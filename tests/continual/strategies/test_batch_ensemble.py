@@ -16,7 +16,7 @@ from structured_ensembles.continual.strategies.packnet import Partial
 from structured_ensembles.continual.tasks import Task
 from structured_ensembles.data import Split, as_float
 from structured_ensembles.errors import NetworkError
-from structured_ensembles.training import Optimiser, TrainingSettings
+from structured_ensembles.training_settings import Optimiser, TrainingSettings
 
 WEIGHTS = {"0.weight": 8 * 1 * 9, "4.weight": 12 * 8 * 9}
 FACTORS = (1 + 8) + (8 + 12)

@@ -16,7 +16,7 @@ from structured_ensembles.continual.strategies.hat import Gated, Gates
 from structured_ensembles.continual.tasks import Task
 from structured_ensembles.data import Split, as_float
 from structured_ensembles.errors import NetworkError, SettingsError
-from structured_ensembles.training import Optimiser, TrainingSettings
+from structured_ensembles.training_settings import Optimiser, TrainingSettings
 from structured_ensembles.types import Group
 
 WEIGHTS = {"0.weight": 8 * 1 * 9, "4.weight": 12 * 8 * 9}

@@ -15,7 +15,7 @@ from structured_ensembles.continual.settings import Capacity
 from structured_ensembles.continual.strategies import PackNet
 from structured_ensembles.continual.strategies.packnet import NOBODY, Partial, survivors
 from structured_ensembles.data import as_float
-from structured_ensembles.training import Optimiser, TrainingSettings
+from structured_ensembles.training_settings import Optimiser, TrainingSettings, limited
 
 WEIGHTS = {"0.weight": 8 * 1 * 9, "4.weight": 12 * 8 * 9}
 
@@ -131,7 +131,7 @@ def test_pruning_falls_inside_the_budget(learner, tiny_stream, monkeypatch, epoc
     asked, train = [], training.train
 
     def counted(network, train_set, held_out, settings, **rest):
-        asked.append(training.limited(settings, len(train_set)).epochs)
+        asked.append(limited(settings, len(train_set)).epochs)
         return train(network, train_set, held_out, replace(settings, epochs=1), **rest)
 
     monkeypatch.setattr(training, "train", counted)

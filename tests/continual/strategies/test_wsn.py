@@ -16,7 +16,7 @@ from structured_ensembles.continual.strategies import WSN
 from structured_ensembles.continual.strategies.wsn import Winner, strongest
 from structured_ensembles.data import as_float
 from structured_ensembles.errors import SettingsError
-from structured_ensembles.training import Optimiser, TrainingSettings
+from structured_ensembles.training_settings import Optimiser, TrainingSettings
 
 WEIGHTS = {"0.weight": 8 * 1 * 9, "4.weight": 12 * 8 * 9}
 PRIVATE = 12

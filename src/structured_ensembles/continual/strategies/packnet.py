@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from structured_ensembles.continual import capacity
 from structured_ensembles.continual.memory import owner_bits, packed
 from structured_ensembles.continual.strategies._masked import Masked, Reweighted, filled, largest
-from structured_ensembles.training import limited
+from structured_ensembles.training_settings import limited
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from structured_ensembles.continual.memory import Served
     from structured_ensembles.continual.settings import ContinualSettings
     from structured_ensembles.continual.tasks import Task
-    from structured_ensembles.training import TrainingSettings
+    from structured_ensembles.training_settings import TrainingSettings
     from structured_ensembles.types import Architecture
 
 NOBODY = -1
