@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from structured_ensembles.cli.fit import default_name
-from structured_ensembles.cli.grids import at_once, extended, kept, tell_failure
+from structured_ensembles.cli.grids import at_once, extended, kept, plan_of, tell_failure
 from structured_ensembles.cli.kinds import Whole
 from structured_ensembles.cli.options import AXES, COMPARED, COMPARISON, Sectioned, declared
 
@@ -85,7 +85,7 @@ def _work(grid: Grid, folder: Path, jobs: int, *, resume: bool) -> None:
     note(images.notices)
     run.network(grid.plan, images)
     say(describe(images))
-    say(f"{len(grid.methods)} methods, {len(cells(grid))} runs, {jobs} at once. Results go to {folder}.")
+    say(plan_of(grid.methods, "method", "methods", len(cells(grid)), jobs, folder))
     with kept(folder, "compare"):
         if resume:
             claim(folder, images)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from structured_ensembles.cli.grids import at_once, extended, kept, tell_failure
+from structured_ensembles.cli.grids import at_once, extended, kept, plan_of, tell_failure
 from structured_ensembles.cli.kinds import Whole
 from structured_ensembles.cli.options import Sectioned, declared
 from structured_ensembles.cli.stream_options import STREAM_AXES, STREAM_OPTIONS, STREAM_SECTIONS
@@ -104,7 +104,7 @@ def _work(grid: StreamGrid, folder: Path, jobs: int, *, resume: bool) -> None:
     tasks = streams.stream(grid.plan, sources, grid.seeds[0])
     streams.network(grid.plan, tasks[0])
     _introduce(tasks)
-    say(f"{len(grid.strategies)} strategies, {len(streams.cells(grid))} runs, {jobs} at once. Results go to {folder}.")
+    say(plan_of(grid.strategies, "strategy", "strategies", len(streams.cells(grid)), jobs, folder))
     configuration = stream_configuration.text(grid)
     with kept(folder, "continual"):
         if resume:

@@ -75,6 +75,12 @@ def extended(
     return make({**stored, **{axis: list(dict.fromkeys(both[axis])) for axis in both}})
 
 
+def plan_of(arms: Sequence[str], one: str, several: str, runs: int, jobs: int, folder: Path) -> str:
+    """What is about to be run, in a sentence; the arms are called ``one`` or ``several``."""
+    counted = f"{len(arms)} {one if len(arms) == 1 else several}, {runs} run{'s' * (runs > 1)}"
+    return f"{counted}, {jobs} at once. Results go to {folder}."
+
+
 @contextmanager
 def kept(folder: Path, verb: str) -> Iterator[None]:
     """Whoever interrupts is told how to go on."""
