@@ -40,8 +40,8 @@ Written by `python benchmarks/results.py --mnist mnist.npz --cifar cifar10_subse
 made; the same call goes on with what is missing. All methods of a seed see the same images, held-out split, 30 epochs,
 optimiser and schedule (one-cycle SGD) and initialisation scheme; bytes are those of the file on disk. Test images chose
 nothing. What is missing here, methods, budgets and data sets, has not been run yet. A seed brings its row back on the
-same kind of processor; on another one it is another draw ([lab notes](lab.md), 13). Sections of which no runs are kept
-were measured on another processor than the others.
+same kind of processor; on another one it is another draw ([lab notes](lab.md), 13). Where a section says on which
+machine, its runs are kept beside this page with that; the others were measured before machines were recorded.
 
 Measured with torch {torch} and Python {python} on a CPU, one thread a run, two or three runs at once: times compare
 with each other only."""

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from structured_ensembles.errors import SettingsError
-from structured_ensembles.seeding import derived_seed, deterministic, seeded
+from structured_ensembles.seeding import derived_seed, deterministic, machine, seeded
 
 NUMBERS = st.integers(0, 2**63)
 
@@ -112,3 +112,9 @@ def test_the_generators_of_python_and_numpy_are_seeded_and_put_back():
     np.random.seed(1)  # noqa: NPY002
     with seeded(2**40):
         assert drawn() == first
+
+
+def test_the_machine_is_told_with_its_version_of_torch():
+    assert machine().startswith(f"torch {torch.__version__}, ")
+    assert machine() == machine()
+    assert not machine().endswith(", ")

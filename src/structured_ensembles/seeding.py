@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import platform
 import random
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -73,3 +75,22 @@ def deterministic() -> Iterator[None]:
         torch.backends.cudnn.benchmark = benchmark
         if workspace is None:
             os.environ.pop("CUBLAS_WORKSPACE_CONFIG", None)
+
+
+def machine() -> str:
+    """The version of torch and the kind of processor, or of GPU if there is one: there a seed gives its numbers again.
+
+    Others round differently, and after thousands of steps that is another network.
+    """
+    if torch.cuda.is_available():
+        chip = torch.cuda.get_device_name()
+    else:
+        chip = f"{_processor()}, {torch.backends.cpu.get_cpu_capability()}"
+    return f"torch {torch.__version__}, {chip}"
+
+
+def _processor() -> str:
+    known = Path("/proc/cpuinfo")  # on Linux, `platform` knows the architecture only
+    lines = known.read_text(encoding="utf-8", errors="replace").splitlines() if known.exists() else []
+    named = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    return next(named, platform.processor() or platform.machine())

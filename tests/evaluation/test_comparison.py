@@ -44,9 +44,10 @@ def single(seed: int, **values: float):
     st.integers(0, 2**40),
     st.none() | st.text(),
     st.dictionaries(st.text(), st.floats(allow_nan=False, allow_infinity=False) | st.integers()),
+    st.text(),
 )
-def test_json_gives_back_the_same_result(method, members, budget, seed, error, values):
-    result = Result(Cell(method, members, budget, seed), error, values)
+def test_json_gives_back_the_same_result(method, members, budget, seed, error, values, machine):
+    result = Result(Cell(method, members, budget, seed), error, values, machine)
     assert from_json(json.loads(json.dumps(to_json(result), allow_nan=False))) == result
 
 
@@ -61,10 +62,11 @@ GOOD = to_json(run("structured", 3, accuracy=0.5))
 @pytest.mark.parametrize(
     ("damage", "says"),
     [
-        ([], "a run must be a JSON object with exactly the keys cell, error, values"),
-        ({"cell": GOOD["cell"], "error": None}, "exactly the keys cell, error, values"),
-        (GOOD | {"more": 1}, "exactly the keys cell, error, values"),
+        ([], "a run must be a JSON object with exactly the keys cell, error, values, machine"),
+        ({"cell": GOOD["cell"], "error": None}, "exactly the keys cell, error, values, machine"),
+        (GOOD | {"more": 1}, "exactly the keys cell, error, values, machine"),
         (GOOD | {"error": 3}, "error must be text or null, not 3"),
+        (GOOD | {"machine": None}, "machine must be text, not None"),
         (GOOD | {"values": [0.5]}, r"values must be a JSON object, not \[0.5\]"),
         (
             GOOD | {"values": {"ece": "0.5", "nll": math.nan, "brier": True, "accuracy": 1}},
@@ -87,19 +89,20 @@ def test_damaged_json_is_refused(damage, says):
 def test_the_tidy_table_has_a_row_per_run_and_loses_no_digit():
     results = [
         run("mimo", 0, error='too small,\n"smallest" is 0.7x'),
-        run("narrow", 1, zebra=1.0, ece=0.1 + 0.2, accuracy=2 / 3, bytes_on_disk=1_120_000),
+        replace(run("narrow", 1, zebra=1.0, ece=0.1 + 0.2, accuracy=2 / 3, bytes_on_disk=1_120_000), machine="a chip"),
         single(0, accuracy=1e-17, nll=0.5),
     ]
     text = tidy_csv(results)
     head, *rows = csv.reader(io.StringIO(text))
-    assert head == ["method", "members", "budget", "seed", "accuracy", "nll", "ece", "bytes_on_disk", "zebra", "error"]
+    values = ["accuracy", "nll", "ece", "bytes_on_disk", "zebra"]
+    assert head == ["method", "members", "budget", "seed", *values, "machine", "error"]
     assert rows == [
-        ["mimo", "4", "1x", "0", "", "", "", "", "", 'too small,\n"smallest" is 0.7x'],
-        ["narrow", "4", "1x", "1", repr(2 / 3), "", repr(0.1 + 0.2), "1120000", "1.0", ""],
-        ["single", "1", "", "0", "1e-17", "0.5", "", "", "", ""],
+        ["mimo", "4", "1x", "0", "", "", "", "", "", "", 'too small,\n"smallest" is 0.7x'],
+        ["narrow", "4", "1x", "1", repr(2 / 3), "", repr(0.1 + 0.2), "1120000", "1.0", "a chip", ""],
+        ["single", "1", "", "0", "1e-17", "0.5", "", "", "", "", ""],
     ]
     assert tidy_csv(list(reversed(results))).splitlines()[0] == text.splitlines()[0]
-    assert tidy_csv([]) == "method,members,budget,seed,error\n"
+    assert tidy_csv([]) == "method,members,budget,seed,machine,error\n"
 
 
 def test_a_summary_counts_seeds_failures_and_what_is_missing():

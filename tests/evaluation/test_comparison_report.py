@@ -138,3 +138,11 @@ def test_the_best_of_equal_size_is_bold():
 def test_a_run_that_occurs_twice_is_refused():
     with pytest.raises(DataError, match="occurs twice"):
         markdown(SINGLE + SINGLE)
+
+
+def test_where_runs_were_made_is_told_if_it_is_known():
+    assert "Run on" not in markdown(SINGLE + OURS)
+    here = [replace(run, machine="torch 9, a chip") for run in SINGLE]
+    assert "\nRun on: torch 9, a chip (2).\n" in markdown([*here, *(replace(run, machine="") for run in FAILED)])
+    both = markdown(here + OURS)
+    assert "\nRun on: torch 9, a chip (2); a machine not recorded (2). Another machine rounds differently" in both

@@ -78,11 +78,13 @@ class Result:
         cell: Which one.
         error: Why it failed, in the words of the error; None if it finished.
         values: By name, what was measured. What is not a finite number, None included, is left out: missing.
+        machine: What `seeding.machine` says: there the cell's seed gives these values again. Empty if not recorded.
     """
 
     cell: Cell
     error: str | None = None
     values: Mapping[str, float] = field(default_factory=dict)
+    machine: str = ""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "values", {name: value for name, value in self.values.items() if _finite(value)})
@@ -154,7 +156,12 @@ class Difference:
 
 def to_json(result: Result) -> dict[str, object]:
     """The result as plain values, unrounded; `from_json` reads them."""
-    return {"cell": asdict(result.cell), "error": result.error, "values": dict(result.values)}
+    return {
+        "cell": asdict(result.cell),
+        "error": result.error,
+        "values": dict(result.values),
+        "machine": result.machine,
+    }
 
 
 def from_json(value: object) -> Result:
@@ -163,14 +170,15 @@ def from_json(value: object) -> Result:
     Raises:
         ArtefactError: Something is missing, unknown, of another type, or not finite.
     """
-    run = object_of("a run", value, ("cell", "error", "values"))
+    run = object_of("a run", value, ("cell", "error", "values", "machine"))
     cell = object_of("a run's cell", run["cell"], [part.name for part in fields(Cell)])
     error, values = run["error"], run["values"]
     require(error is None or isinstance(error, str), f"a run's error must be text or null, not {error!r}.")
     require(isinstance(values, dict), f"a run's values must be a JSON object, not {values!r}.")
     odd = [name for name, number in values.items() if not (isinstance(name, str) and _finite(number))]
     require(not odd, f"a run's values must be finite numbers: {', '.join(map(repr, odd))} is not.")
-    return Result(_cell(**cell), error, values)
+    require(isinstance(run["machine"], str), f"a run's machine must be text, not {run['machine']!r}.")
+    return Result(_cell(**cell), error, values, run["machine"])
 
 
 def _cell(method: object, members: object, budget: object, seed: object) -> Cell:
@@ -202,15 +210,17 @@ def tidy_csv(results: Sequence[Result]) -> str:
     """A table with a header and one row per result, in the order given, for any program that reads CSV.
 
     Columns: method, members, budget, seed; every value that some result has, unrounded and empty where it is missing
-    (accuracy, nll, ece and brier first, the others by the alphabet); error, empty for a run that finished.
+    (accuracy, nll, ece and brier first, the others by the alphabet); machine; error, empty for a run that finished.
     """
     names = {name for result in results for name in result.values}
     ordered = [*(name for name in _LEADING if name in names), *sorted(names.difference(_LEADING))]
     text = io.StringIO()
-    writer = csv.DictWriter(text, [*(part.name for part in fields(Cell)), *ordered, "error"], lineterminator="\n")
+    writer = csv.DictWriter(
+        text, [*(part.name for part in fields(Cell)), *ordered, "machine", "error"], lineterminator="\n"
+    )
     writer.writeheader()
     for result in results:
-        writer.writerow({**asdict(result.cell), **result.values, "error": result.error})
+        writer.writerow({**asdict(result.cell), **result.values, "machine": result.machine, "error": result.error})
     return text.getvalue()
 
 

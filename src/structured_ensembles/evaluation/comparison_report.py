@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -58,6 +59,11 @@ _PAIRED = (
     "are not distinguishable over these seeds, which does not show that they are equal."
 )
 
+_SEVERAL = (
+    "Another machine rounds differently, which makes another network of the same seed: pairs from two machines have "
+    "only their images, split and first weights in common."
+)
+
 
 def markdown(
     results: Sequence[Result], baselines: Sequence[str] = ("single", "narrow", "deep"), ours: str = "structured"
@@ -80,7 +86,7 @@ def markdown(
         name: {quality.value: {one.arm: one for one in paired(results, name, quality.value)} for quality in _COMPARED}
         for name in baselines
     }
-    parts = [_MEASURED, _PAIRED]
+    parts = [_MEASURED, *_machines(results), _PAIRED]
     for members, rows in sections(summarise(results)).items():
         parts += [f"### {_members(members)}", _measured(rows)]
         parts += [_differences([row.arm for row in rows], name, found) for name, found in against.items()]
@@ -99,6 +105,15 @@ def failures(results: Sequence[Result]) -> list[str]:
         f"{_named(arm)}, seed{'s' * (len(which) > 1)} {', '.join(map(str, which))}: {reason}"
         for (arm, reason), which in seeds.items()
     ]
+
+
+def _machines(results: Sequence[Result]) -> list[str]:
+    """A paragraph on where runs were made, if any says it."""
+    counts = Counter(result.machine or "a machine not recorded" for result in results if result.error is None)
+    if not any(result.machine for result in results):
+        return []
+    told = f"Run on: {'; '.join(f'{name} ({count})' for name, count in counts.items())}."
+    return [told if len(counts) == 1 else f"{told} {_SEVERAL}"]
 
 
 def _members(count: int) -> str:

@@ -18,6 +18,7 @@ from structured_ensembles.evaluation.comparison import Cell, Result
 from structured_ensembles.methods import METHODS, SingleNetwork, StructuredEnsemble, make
 from structured_ensembles.networks import family
 from structured_ensembles.presets import Preset, Settings, settings
+from structured_ensembles.seeding import machine
 from structured_ensembles.sizes import Budget
 from structured_ensembles.training_settings import Log
 from structured_ensembles.uncertainty import disagreement
@@ -101,7 +102,7 @@ def fit_cell(grid: Grid, cell: Cell, images: ImageData, state: Path | None = Non
         state: Where to keep what a stopped fit goes on from.
     """
     try:
-        return Result(cell, None, _measured(grid, cell, images, state))
+        return Result(cell, None, _measured(grid, cell, images, state), machine())
     except StructensError as error:
         return Result(cell, " ".join(str(error).split()))
     except Exception as error:  # noqa: BLE001 (the other cells of a night's work must not be lost)
