@@ -373,3 +373,22 @@ def test_inputs_that_are_not_finite_are_named():
     with pytest.raises(DataError, match="the inputs hold 1 NaN or infinite values, the first in example 1"):
         check_finite(Subset(TensorDataset(inputs, torch.zeros(4)), [0, 3]))
     check_finite(Subset(TensorDataset(inputs, torch.zeros(4)), [0, 1]))
+
+
+class Hundredfold(Subset):
+    """A part with a transform and labels of its own, as users write it after `random_split`."""
+
+    def __getitem__(self, index):
+        x, y = self.dataset[self.indices[index]]
+        return 100 * x, y + 7
+
+    def __getitems__(self, indices):
+        return [self[index] for index in indices]
+
+
+def test_a_subclass_of_subset_gives_its_own_examples():
+    part = Hundredfold(TensorDataset(torch.ones(6, 2), torch.zeros(6, dtype=torch.int64)), range(4))
+    for inputs, labels in loader(part, 2, 0):
+        assert (inputs == 100).all()
+        assert (labels == 7).all()
+    assert labels_of(part).tolist() == [7] * 4

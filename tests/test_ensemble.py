@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import itertools
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -107,8 +108,8 @@ def test_re_initialised_members_start_apart_from_the_base_and_from_each_other() 
     frozen = replace(FAST, re_init=True, training=replace(FAST.training, learning_rate=1e-30, weight_decay=0.0))
     ensemble = structured(settings=frozen, keep=1.0).fit(images())
     name = next(iter(ensemble.record.channels[0]))
-    first, second = (member.get_submodule(name).weight for member in ensemble.members)
-    assert not torch.allclose(first, second)
+    weights = [network.get_submodule(name).weight for network in (ensemble.draw(0), *ensemble.members)]
+    assert not any(torch.allclose(one, other) for one, other in itertools.combinations(weights, 2))
 
 
 def test_shrink_rounds_narrow_the_base_first() -> None:

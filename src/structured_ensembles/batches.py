@@ -132,7 +132,7 @@ def check_finite(dataset: Dataset[Any]) -> None:
         DataError: Naming how many values, and the first example that holds one.
     """
     chosen: Any = slice(None)
-    if isinstance(dataset, Subset):
+    if type(dataset) is Subset:
         chosen = list(dataset.indices)
         dataset = dataset.dataset
     if type(dataset) is not TensorDataset:
@@ -252,7 +252,7 @@ def _gather(dataset: Dataset[Any], indices: Sequence[int]) -> tuple[Tensor, Tens
     if type(dataset) is TensorDataset:
         inputs, labels = (tensor[indices] for tensor in dataset.tensors)
         return inputs, labels
-    if isinstance(dataset, Subset):
+    if type(dataset) is Subset:
         return _gather(dataset.dataset, [dataset.indices[index] for index in indices])
     many = getattr(dataset, "__getitems__", None)  # the protocol of PyTorch's own fetcher
     inputs, labels = default_collate(many(indices) if many else [dataset[index] for index in indices])

@@ -85,7 +85,7 @@ class StructuredEnsemble(SubNetworks):
 
     def start(self, base: nn.Module, found: Topology, kept: Channels, fold: Fold, member: int) -> nn.Module:
         """Cut out of the base that was searched, or out of a fresh one."""
-        source = self.draw(fold.seed, member) if self.settings.re_init else base
+        source = self.draw(fold.seed, 1 + member) if self.settings.re_init else base  # the base is draw 0
         return extract(source, found.groups, kept)
 
     def preparation_flops(self, fold: Fold) -> int:

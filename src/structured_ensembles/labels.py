@@ -74,7 +74,7 @@ def _stored_labels(dataset: Dataset[Any]) -> Tensor | None:
     # An exact type: a subclass may give out something else than it stores.
     if type(dataset) is TensorDataset and len(dataset.tensors) == 2:
         return dataset.tensors[1]
-    if isinstance(dataset, Subset):
+    if type(dataset) is Subset:
         labels = _stored_labels(dataset.dataset)
         return None if labels is None else labels[torch.as_tensor(list(dataset.indices), dtype=torch.int64)]
     if type(dataset) is ConcatDataset:
