@@ -10,9 +10,11 @@ from torch import nn
 from torch.utils.data import TensorDataset
 
 from structured_ensembles import NetworkSpec, SingleNetwork, StructuredEnsemble, settings, topology
+from structured_ensembles.batches import loader
 from structured_ensembles.errors import ArtefactError, BudgetError, DataError, SettingsError
 from structured_ensembles.presets import Preset, Settings
 from structured_ensembles.ranking import Reduce
+from structured_ensembles.search import _cycle
 from structured_ensembles.sizes import Budget, Unit
 from structured_ensembles.types import Combine, Scope
 
@@ -211,6 +213,18 @@ def test_shrink_rounds_narrow_what_is_concatenated() -> None:
     shrinking = replace(FAST, shrink_rounds=1, shrink_keep=0.5)
     ensemble = StructuredEnsemble(Joined, 2, keep=0.5, settings=shrinking).fit(images())
     assert all(member.last.in_features == 4 for member in ensemble.members)
+
+
+@pytest.mark.parametrize("count", [60, 61, 80])  # 20 a batch; a last batch of one is joined to the one before
+@pytest.mark.parametrize(("epochs", "steps", "ranked"), [(2, None, None), (3, 5, 1), (1, 1, 9), (0, None, 3)])
+def test_preparation_costs_the_examples_that_are_passed(epochs, steps, ranked, count) -> None:
+    batches = loader(images(count), 20, 0)
+    total = min(len(batches) * epochs, len(batches) * epochs if steps is None else steps)
+    searched = sum(len(inputs) for inputs, _ in _cycle(batches, total))
+    passed = sum(len(inputs) for inputs, _ in itertools.islice(batches, ranked))
+    search = replace(FAST.search, epochs=epochs, max_steps=steps, batch_size=20)
+    ensemble = structured(settings=replace(FAST, search=search, rank_batches=ranked))
+    assert ensemble.examples_passed(images(count)) == (searched, passed)
 
 
 def test_one_network_cannot_be_drawn_afresh() -> None:

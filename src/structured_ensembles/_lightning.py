@@ -23,6 +23,7 @@ import torch
 from lightning.fabric.plugins.environments.lightning import LightningEnvironment
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger
+from lightning.pytorch.utilities.exceptions import SIGTERMException
 from lightning.pytorch.utilities.seed import isolate_rng
 from torch import Tensor, nn
 from torch.optim import SGD, Adam, AdamW, Optimizer
@@ -331,13 +332,18 @@ def _resumed(path: Path, fresh: State) -> State:
 
 @contextmanager
 def _interruptible() -> Iterator[None]:
-    """Ctrl-C is a KeyboardInterrupt for the caller: Lightning exits instead, and leaves the signal ignored."""
+    """Ctrl-C is a KeyboardInterrupt for the caller: Lightning exits instead, and leaves the signal ignored.
+
+    SIGTERM, where nobody else handles it, exits with its own status: Lightning would end as if all had gone well.
+    """
     handler = signal.getsignal(signal.SIGINT)
     try:
         yield
     except SystemExit as stop:
         if isinstance(stop.__context__, KeyboardInterrupt):
             raise stop.__context__ from None
+        if isinstance(stop, SIGTERMException):
+            raise SystemExit(128 + signal.SIGTERM) from stop
         raise
     finally:
         if threading.current_thread() is threading.main_thread():

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from structured_ensembles import sizes, surgery
 from structured_ensembles.batches import loader
@@ -22,6 +21,7 @@ from structured_ensembles.subnetworks import SubNetworks
 
 if TYPE_CHECKING:
     from torch import nn
+    from torch.utils.data import Dataset
 
     from structured_ensembles.presets import Settings
     from structured_ensembles.types import Channels, Importance, Topology
@@ -93,20 +93,20 @@ class StructuredEnsemble(SubNetworks):
         base = self.draw(fold.seed)
         # Frozen weights spare one of the three passes of a training step; every member ranks every example.
         each = 2 / 3 * sizes.training_flops(base, fold.example)
-        searched, ranked = self._batches(sized(fold.train))
+        searched, ranked = self.examples_passed(fold.train)
         if needs_logits(self.settings.search.diversity):
             searched *= self.count
         rounds = self.settings.shrink_rounds
-        return round(
-            each * self.settings.search.batch_size * ((searched + ranked) * rounds + searched + ranked * self.count)
-        )
+        return round(each * ((searched + ranked) * rounds + searched + ranked * self.count))
 
-    def _batches(self, examples: int) -> tuple[int, int]:
-        """How many batches a search and a ranking pass."""
-        search, limit = self.settings.search, self.settings.rank_batches
-        each = math.ceil(examples / search.batch_size)
-        searched = each * search.epochs if search.max_steps is None else min(each * search.epochs, search.max_steps)
-        return searched, each if limit is None else min(each, limit)
+    def examples_passed(self, train: Dataset[Any]) -> tuple[int, int]:
+        """How many examples of a training set one search and one ranking pass, repetitions counted."""
+        search, limit, known = self.settings.search, self.settings.rank_batches, sized(train)
+        each = len(loader(train, search.batch_size, 0))
+        steps = each * search.epochs if search.max_steps is None else min(each * search.epochs, search.max_steps)
+        epochs, rest = divmod(steps, each)
+        ranked = known if limit is None or limit >= each else limit * search.batch_size
+        return epochs * known + rest * search.batch_size, ranked
 
     def _importance(
         self, base: nn.Module, found: Topology, whole: Channels, members: int, fold: Fold, part: int

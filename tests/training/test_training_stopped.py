@@ -65,6 +65,17 @@ def test_a_real_ctrl_c_reaches_the_caller(sets):
         signal.signal(signal.SIGINT, before)
 
 
+def test_a_real_sigterm_ends_with_its_own_status(sets):
+    def terminating(logits, labels):
+        os.kill(os.getpid(), signal.SIGTERM)
+        return functional.cross_entropy(logits, labels)
+
+    with pytest.raises(SystemExit) as stop:
+        train(network(), *sets, short(), seed=0, loss=terminating)
+    assert stop.value.code == 143
+    assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
+
+
 def test_a_users_own_exit_stays_one(sets):
     with pytest.raises(SystemExit):
         train(network(), *sets, short(), seed=0, loss=Halting(3, SystemExit))

@@ -16,10 +16,12 @@ from structured_ensembles.cli.evaluate import evaluate
 from structured_ensembles.cli.fit import fit
 from structured_ensembles.cli.inspect import inspect
 from structured_ensembles.cli.predict import predict
+from structured_ensembles.cli.stopping import Terminated, stoppable
 from structured_ensembles.cli.verb import debug_option, write_examples
 from structured_ensembles.errors import SettingsError, StructensError
 
-_INTERRUPTED = 130
+_INTERRUPTED, _TERMINATED = 130, 143
+"""Exit statuses, as shells count them: 128 and the signal."""
 _REFUSED = tuple(
     getattr(errno, name)
     for name in ["EACCES", "EPERM", "EROFS", "ENOSPC", "EDQUOT", "EISDIR", "ENOTDIR", "EIO", "ENAMETOOLONG", "EFBIG"]
@@ -44,14 +46,15 @@ class _Structens(click.Group):
 
     def invoke(self, ctx: click.Context) -> Any:  # noqa: ANN401 (click's signature)
         try:
-            return super().invoke(ctx)
+            with stoppable():
+                return super().invoke(ctx)
         except StructensError as error:
             if ctx.meta.get("debug"):
                 click.echo(traceback.format_exc(), err=True)
             raise _Mistake(error) from None
-        except KeyboardInterrupt:
+        except KeyboardInterrupt as stop:
             click.echo("\nStopped.", err=True)
-            ctx.exit(_INTERRUPTED)
+            ctx.exit(_TERMINATED if isinstance(stop, Terminated) else _INTERRUPTED)
         except OSError as error:
             if error.errno not in _REFUSED:
                 raise

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import json
 import multiprocessing
+import os
+import threading
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
+from multiprocessing.connection import wait
 from statistics import fmean
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
@@ -167,8 +170,17 @@ _prepared: list[Callable[[Any], Any]] = []
 
 
 def _prepare(there: Callable[[], Callable[[Any], Any]]) -> None:
+    threading.Thread(target=_end_with_parent, daemon=True).start()
     torch.set_num_threads(1)
     _prepared.append(there())
+
+
+def _end_with_parent() -> None:
+    """A parent that was killed can stop nobody: its workers would go on, and train for no one."""
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        wait([parent.sentinel])
+        os._exit(1)
 
 
 def _in_worker(cell: Any) -> Any:  # noqa: ANN401 (whatever the grid's cells and results are)
