@@ -14,7 +14,7 @@ from structured_ensembles.run import Plan
 
 COST = {"parameters": 1, "buffers": 0, "bytes_on_disk": 1, "flops": 1, "seconds": None}
 METRICS = dict.fromkeys(("accuracy", "nll", "brier", "ece", "entropy_right"), 0.5) | {"entropy_wrong": None}
-ENTRY = {"name": "it", "metrics": {**METRICS, "examples": 3}, "cost": COST}
+ENTRY = {"name": "it", "file": "it.safetensors", "metrics": {**METRICS, "examples": 3}, "cost": COST}
 
 
 def test_the_table_starts_with_what_the_others_are_measured_by():
@@ -54,6 +54,8 @@ def test_unfinished_damaged_and_newer_results(tmp_path):
             run.finished(tmp_path)
     sound = {"schema": 1, "whole_network": COST, "methods": {"structured": ENTRY}}
     (tmp_path / run.METRICS).write_text(json.dumps(sound))
+    assert run.finished(tmp_path) is None
+    (tmp_path / "it.safetensors").touch()
     assert run.finished(tmp_path) == sound
 
 

@@ -30,7 +30,7 @@ from structured_ensembles.files import write_whole
 from structured_ensembles.methods import METHODS, SingleNetwork, StructuredEnsemble, make
 from structured_ensembles.networks import NetworkSpec, build
 from structured_ensembles.prediction import Ensemble
-from structured_ensembles.presets import Settings, settings
+from structured_ensembles.presets import Preset, Settings, settings
 from structured_ensembles.training_settings import Log
 from structured_ensembles.types import Combine
 from structured_ensembles.uncertainty import disagreement, predict_from_logits, rejection_report
@@ -48,6 +48,8 @@ if TYPE_CHECKING:
 SCHEMA = 1
 """Of ``metrics.json``."""
 STATE, LOGS, CONFIGURATION, METRICS = "state", "log", "config.yaml", "metrics.json"
+_ROUNDING = 1e-3
+"""How far the NLL of one ensemble on the same images may differ from one machine to another."""
 _PACKAGES = ("structured-ensembles", "torch", "lightning", "torch-pruning", "numpy", "safetensors")
 
 
@@ -64,6 +66,7 @@ class Plan:
         against: Names of the methods that the structured ensemble is compared with.
         seed: Of everything random.
         settings: How the ensembles are made.
+        preset: What the settings started from: for the record only, they say everything.
 
     Raises:
         SettingsError: An unknown method, or logs for a library that is not installed.
@@ -77,6 +80,7 @@ class Plan:
     against: tuple[str, ...] = ()
     seed: int = 0
     settings: Settings = field(default_factory=settings)
+    preset: Preset = field(default=Preset.DEFAULT, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         rivals = [name for name in METHODS if name != StructuredEnsemble.method]
@@ -220,19 +224,41 @@ def unfitted(whole: Cost) -> Row:
 
 
 def carry_out(contestant: Fittable, images: ImageData, seed: int, folder: Path) -> Outcome:
-    """Fit one method, save its artefact in the folder, and measure it; what is there already is not done again."""
-    state = folder / STATE / contestant.method
+    """Fit one method, save its artefact in the folder, and measure it; what is there already is not done again.
+
+    Raises:
+        ArtefactError: The artefact of an earlier run is there and damaged, or was measured on other images.
+        StructensError: What `fitting.Fittable.fit` refuses.
+    """
+    state, path = folder / STATE / contestant.method, folder / f"{contestant.method}.safetensors"
     resumed = state.exists()
+    if path.exists() and not resumed:
+        return _measured_again(path, images)
     pixels: Any = datasets.as_dataset(images.train)
     contestant.fit(pixels, classes=images.classes, seed=seed, directory=state)
     prediction, labels = answer(contestant, images.test.images), images.test.labels
     seconds = None if resumed else contestant.seconds  # of a fit that was stopped only the last part is known
     entry = evaluated(contestant, prediction, labels, seconds=seconds)
-    path = folder / f"{contestant.method}.safetensors"
     if not path.exists():
         contestant.save(path, measurements={"data": images.name, "test": _rounded(entry["metrics"])})
     curve = reliability(prediction.probabilities, labels)
     return Outcome({**entry, "file": path.name}, curve, _histories(contestant))
+
+
+def _measured_again(path: Path, images: ImageData) -> Outcome:
+    """Of an artefact that was finished before; nothing is known any more of how its members learned."""
+    ensemble = Ensemble.load(path)
+    prediction, labels = answer(ensemble, images.test.images), images.test.labels
+    entry = evaluated(ensemble, prediction, labels)
+    before: Any = ensemble.record.summary.get("test") or {}
+    now = entry["metrics"]
+    # Another machine rounds otherwise, other images differ by more.
+    if before.get("examples") != now["examples"] or abs(before["nll"] - now["nll"]) > _ROUNDING:
+        raise ArtefactError(
+            f"{path} was measured on other images than these of {images.name}: take another --out, or measure it with "
+            "structens evaluate"
+        )
+    return Outcome({**entry, "file": path.name}, reliability(prediction.probabilities, labels), {})
 
 
 def _rounded(metrics: Mapping[str, float | None]) -> dict[str, float | None]:
@@ -250,7 +276,9 @@ def finish(plan: Plan, images: ImageData, outcomes: Sequence[Outcome], whole: Co
     from structured_ensembles.evaluation.pictures import learning_curves, reliability_diagram
 
     histories = {name: history for outcome in outcomes for name, history in outcome.histories.items()}
-    learning_curves(histories, folder / "learning_curves.png")
+    curves = folder / "learning_curves.png"
+    if histories and (not curves.exists() or all(outcome.histories for outcome in outcomes)):
+        learning_curves(histories, curves)
     reliability_diagram({o.entry["name"]: o.curve for o in outcomes}, folder / "reliability.png")
     metrics: dict[str, Any] = {
         "schema": SCHEMA,
@@ -283,7 +311,7 @@ def clear(folder: Path) -> None:
 
 
 def finished(folder: Path) -> dict[str, Any] | None:
-    """What a run that has come to its end wrote into ``metrics.json``; None if it has not.
+    """What a run that has come to its end wrote into ``metrics.json``; None if it has not, or a file of it is gone.
 
     Raises:
         ArtefactError: The file is damaged.
@@ -296,9 +324,10 @@ def finished(folder: Path) -> dict[str, Any] | None:
         if metrics["schema"] != SCHEMA:
             raise ArtefactError(f"{path} has schema {metrics['schema']}, and this version reads {SCHEMA}")
         rows(metrics)
+        whole = all((folder / entry["file"]).exists() for entry in metrics["methods"].values())
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise ArtefactError(f"{path} is damaged: delete it and resume the run to write it again") from error
-    return metrics
+    return metrics if whole else None
 
 
 def rows(metrics: Mapping[str, Any]) -> list[Row]:

@@ -8,9 +8,11 @@ import pytest
 import yaml
 from PIL import Image
 
+from structured_ensembles.cli.configuration import comparison
 from structured_ensembles.errors import SettingsError
-from structured_ensembles.experiments import running
+from structured_ensembles.experiments import ARMS, running
 from structured_ensembles.methods import METHODS, NarrowEnsemble, SingleNetwork
+from structured_ensembles.presets import Preset
 
 from .conftest import contents, invoke
 
@@ -78,8 +80,11 @@ def test_the_table_has_a_row_a_run(compared):
     assert single["error"] is narrow["error"] is None
     assert narrow["values"]["bytes_on_disk"] <= single["values"]["bytes_on_disk"]
     head, *lines = (compared[0] / "results.csv").read_text().splitlines()
-    assert head.startswith("method,members,budget,seed,accuracy,nll,ece,brier,")
-    assert [line.split(",")[:4] for line in lines] == [["single", "1", "", "0"], ["narrow", "2", "1x", "0"]]
+    assert head.startswith("data,architecture,epochs,method,members,budget,seed,accuracy,nll,ece,brier,")
+    assert [line.split(",")[:7] for line in lines] == [
+        ["digits", "mlp", "1", "single", "1", "", "0"],
+        ["digits", "mlp", "1", "narrow", "2", "1x", "0"],
+    ]
     assert "#### Against `narrow`" in (compared[0] / "summary.md").read_text()
 
 
@@ -177,6 +182,17 @@ def test_published_settings_can_be_gone_on_with_by_the_same_words(here):
 
     assert invoke("compare", *options).exit_code == 0
     assert invoke("compare", *options, "--resume").exit_code == 0
+    assert invoke("compare", *options[:6], "--out", "g", "--resume").exit_code == 0
+    error = invoke("compare", "--preset", "default", "--out", "g", "--resume").stderr
+    assert "preset default would change nothing: the configuration names every setting" in error
+
+
+def test_two_arms_that_would_be_the_same_are_not_both_run(refused):
+    error = refused("compare", "--preset", "published", "--methods", "structured,published", "--out", "g")
+    assert "structured and published are one method: leave one of them out" in error
+    everything = comparison({"preset": Preset.PUBLISHED})
+    assert set(ARMS) - set(everything.methods) == {"published"}
+    assert comparison({"methods": ("all",)}).methods == comparison({}).methods == ARMS
 
 
 def test_an_interrupt_says_how_to_go_on(here, monkeypatch):
@@ -216,11 +232,12 @@ def test_what_stops_before_the_first_result_can_be_resumed(here, monkeypatch):
     [
         (["--methods", "narow"], "unknown method 'narow': did you mean 'narrow'"),
         (["--methods", "single,,deep"], "is not a text"),
-        (["--methods", "single,single"], "methods must be at least one, and none twice"),
+        (["--methods", "single,single"], "methods must be at least one, and none twice: single, single"),
+        (["--methods", "all,single"], "methods all names every one already"),
         (["--members", "0"], "members 0 must be at least 1"),
         (["--members", "two"], "'two' is not a whole number"),
         (["--budgets", "lots"], "budget 'lots' is not understood"),
-        (["--budgets", "1x,1.0x"], "budgets must be at least one, and none twice"),
+        (["--budgets", "1x,1.0x"], "budgets must be at least one, and none twice: 1x, 1.0x"),
         (["--seeds", "0"], "'0' is not understood: write 5 (how many)"),
         (["--seeds", "9-5"], "'9-5' is not understood"),
         (["--seeds", "3,3"], "none twice"),

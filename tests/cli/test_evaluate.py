@@ -130,6 +130,7 @@ def test_unfamiliar_images_that_cannot_be_read_cost_only_themselves(artefact, he
     ("options", "message"),
     [
         (("--ood", "noise.npz"), "--ood says how to measure everything: add --all"),
+        (("--seed", "0", "--sample", "9"), "--sample, --seed says how to measure everything: add --all"),
         (("--all", "--epsilon", "-1"), "epsilon -1"),
         (("--all", "--skip", "costs"), "did you mean 'cost'"),
         (("--all", "--against", "nothing.safetensors"), "nothing.safetensors"),
@@ -139,6 +140,10 @@ def test_unfamiliar_images_that_cannot_be_read_cost_only_themselves(artefact, he
 )
 def test_impossible_options_are_refused_before_anything_is_written(artefact, refused, options, message):
     assert message in refused("evaluate", artefact, "--data", "digits", *options)
+
+
+def test_an_artefact_is_not_set_beside_itself(artefact, refused):
+    assert "is given twice" in refused("evaluate", artefact, "--data", "digits", "--all", "--against", artefact)
 
 
 def test_work_that_was_stopped_leaves_no_folder_in_the_way(artefact, here, monkeypatch):

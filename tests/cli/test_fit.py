@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -12,7 +13,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from structured_ensembles import Ensemble
+from structured_ensembles import Ensemble, StructuredEnsemble
+from structured_ensembles.data import load
 from structured_ensembles.fitting import Fittable
 
 from .conftest import TINY, contents, invoke, sha256
@@ -138,6 +140,49 @@ def test_a_finished_run_prints_its_result_again(finished):
     assert result.exit_code == 0
     assert "single network" in result.stdout
     assert contents(finished) == before
+
+
+@pytest.fixture
+def copied(finished, here):
+    """A copy of the finished run."""
+    return shutil.copytree(finished, here / "copy")
+
+
+def test_lost_measurements_are_made_again_of_the_same_ensemble(copied, finished, monkeypatch):
+    (copied / "metrics.json").unlink()
+    monkeypatch.setattr(StructuredEnsemble, "fit", None)
+    assert invoke("fit", "--resume", "--out", copied).exit_code == 0
+    before, after = (json.loads((folder / "metrics.json").read_text())["methods"] for folder in (finished, copied))
+    for entry in (*before.values(), *after.values()):
+        entry["cost"].pop("seconds")
+    assert after == before
+    assert sha256(copied / "learning_curves.png") == sha256(finished / "learning_curves.png")
+
+
+def test_lost_measurements_are_not_made_on_other_images(finished, refused):
+    Path("copy").mkdir()
+    shutil.copy(finished / "single.safetensors", "copy")
+    shutil.copy(finished / "structured.safetensors", "copy")
+    text = (finished / "config.yaml").read_text()
+    digits = load("digits")
+    arrays = {"x_train": digits.train.images, "y_train": digits.train.labels}
+    arrays |= {"x_test": digits.test.images[:400], "y_test": digits.test.labels[:400]}
+    np.savez("other.npz", **{name: array.numpy() for name, array in arrays.items()})
+    Path("copy/config.yaml").write_text(text.replace("data: digits", "data: other.npz"))
+    assert "was measured on other images than these of other" in refused("fit", "--resume", "--out", "copy")
+
+
+def test_a_lost_ensemble_is_made_again(copied, finished):
+    (copied / "structured.safetensors").unlink()
+    result = invoke("fit", "--resume", "--out", copied)
+    assert result.exit_code == 0
+    assert sha256(copied / "structured.safetensors") == sha256(finished / "structured.safetensors")
+
+
+def test_a_preset_that_would_change_nothing_is_refused(finished, refused):
+    for words in (["--config", finished / "config.yaml"], ["--resume", "--out", finished]):
+        assert "preset published would change nothing" in refused("fit", *words, "--preset", "published")
+    assert invoke("fit", "--resume", "--out", finished, "--preset", "default").exit_code == 0
 
 
 def test_there_must_be_a_run_to_resume(refused):

@@ -25,7 +25,7 @@ def started(command: str, folder: Path, environment: dict[str, str]) -> subproce
     """The command in a group of processes of its own, once it trains."""
     arguments = [sys.executable, "-m", "structured_ensembles.cli", *COMMANDS[command], "--out", str(folder)]
     pipe = subprocess.PIPE
-    process = subprocess.Popen(
+    process = subprocess.Popen(  # noqa: S603 (of our own making)
         arguments, env=environment, stdout=pipe, stderr=pipe, text=True, start_new_session=True, cwd=folder.parent
     )
     wanted = {"fit": 1, "compare": 2}[command]

@@ -43,6 +43,7 @@ def test_every_setting_has_exactly_one_option():
 @pytest.mark.parametrize("preset", list(Preset))
 def test_the_help_shows_the_presets_values(preset):
     values = stream_configuration.resolved(stream_configuration.grid({"preset": str(preset)}).plan)
+    assert values.pop("preset") == preset
     for name, value in values.items():
         option = STREAM_OPTIONS[name]
         shown = option.published if preset is Preset.PUBLISHED and option.published else option.default

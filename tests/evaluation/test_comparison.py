@@ -102,6 +102,7 @@ def test_the_tidy_table_has_a_row_per_run_and_loses_no_digit():
         ["single", "1", "", "0", "1e-17", "0.5", "", "", "", "", ""],
     ]
     assert tidy_csv(list(reversed(results))).splitlines()[0] == text.splitlines()[0]
+    assert tidy_csv(results[2:], {"data": "a, b"}).splitlines()[1].startswith('"a, b",single,1,,0,')
     assert tidy_csv([]) == "method,members,budget,seed,machine,error\n"
 
 

@@ -68,7 +68,7 @@ def test_the_verdict_tells_wins_and_losses():
     small = "at 1x better in accuracy, not distinguishable in ECE, **worse** in NLL"
     assert won == [
         f"- Against `single`: {small}; at 2x not distinguishable in accuracy, NLL and ECE.",
-        "- Against `narrow`: at 1x undecided (too few seeds) in accuracy, NLL and ECE.",
+        "- Against `narrow`: at 1x (1 of 2 seeds) undecided (too few seeds) in accuracy, NLL and ECE.",
         "- Against `deep`: not compared, no seed has both.",
     ]
     other = section(markdown(results, ["structured"], ours="single"), "Where `single` wins and loses")
@@ -76,6 +76,25 @@ def test_the_verdict_tells_wins_and_losses():
     assert section(markdown(SINGLE), "Where `structured` wins and loses") == [
         "`structured` was not run with these members."
     ]
+
+
+def test_a_difference_over_some_of_the_seeds_only_says_over_how_many():
+    ours = runs("structured", [0.7, 0.72, 0.74])
+    failed = [replace(ours[2], error="killed", values={})]
+    for results in (SINGLE + ours, runs("single", [0.6, 0.61, 0.6], 1, "") + ours[:2] + failed):
+        text = markdown(results)
+        assert "](2 of 3 seeds) |" in section(text, "Against `single`")[-1].replace("** ", "").replace("] ", "]")
+        assert section(text, "Where `structured` wins and loses")[0].startswith(
+            "- Against `single`: at 1x (2 of 3 seeds) "
+        )
+    assert " of " not in section(markdown(SINGLE + OURS), "Against `single`")[-1]
+
+
+def test_differences_without_spread_decide_nothing():
+    text = markdown(SINGLE + runs("structured", [0.68, 0.70], ece=0.03))
+    assert section(text, "Against `single`")[-1].endswith("| +0.0100 (all seeds the same) |")
+    verdict = section(text, "Where `structured` wins and loses")[0]
+    assert verdict.endswith("not distinguishable in accuracy and NLL, undecided (the same in all seeds) in ECE.")
 
 
 def test_each_number_of_members_has_a_section_and_a_missing_baseline_is_told():

@@ -236,7 +236,7 @@ def test_a_killed_process_says_how_to_go_on(digits: ImageData, tmp_path: Path, m
 def test_tables_and_pictures(fake: Fake, digits: ImageData, tmp_path: Path) -> None:
     fake.failing = {Cell("deep", 2, "", 1)}
     found = carry_out(GRID, digits, tmp_path)
-    write_tables(found, tmp_path)
+    write_tables(GRID, digits, found, tmp_path)
     rows = list(csv.DictReader((tmp_path / "results.csv").read_text().splitlines()))
     assert [(row["method"], row["seed"]) for row in rows] == [(r.cell.method, str(r.cell.seed)) for r in found]
     assert [row["error"] for row in rows] == ["it broke" if r.cell in fake.failing else "" for r in found]
@@ -247,7 +247,7 @@ def test_tables_and_pictures(fake: Fake, digits: ImageData, tmp_path: Path) -> N
 
 def test_tables_are_written_even_if_everything_failed(fake: Fake, digits: ImageData, tmp_path: Path) -> None:
     fake.failing = set(cells(GRID))
-    write_tables(carry_out(GRID, digits, tmp_path), tmp_path)
+    write_tables(GRID, digits, carry_out(GRID, digits, tmp_path), tmp_path)
     assert len((tmp_path / "results.csv").read_text().splitlines()) == 1 + 6
     assert "it broke" in (tmp_path / "summary.md").read_text()
     assert not PICTURES & {path.name for path in tmp_path.iterdir()}
@@ -258,6 +258,6 @@ def test_one_success_is_enough_for_pictures(
     cell: int, missing: set[str], fake: Fake, digits: ImageData, tmp_path: Path
 ) -> None:
     fake.failing = {other for other in cells(GRID) if other != cells(GRID)[cell]}
-    write_tables(carry_out(GRID, digits, tmp_path), tmp_path)
+    write_tables(GRID, digits, carry_out(GRID, digits, tmp_path), tmp_path)
     # One network has no members that could disagree.
     assert PICTURES & {path.name for path in tmp_path.iterdir()} == PICTURES - missing

@@ -47,16 +47,17 @@ def compare(config: str | None, jobs: int | None, out: Path | None, *, resume: b
     and schedule. Methods that cannot choose their size are run once for each number of members. A run that fails is
     reported in the table and stops nobody else.
 
-    The methods: single (one network), deep (whole networks), structured and published (its two presets); the control
-    arms narrow and narrow_sliced (independent networks of uniform width, with an initialisation of their own or sliced
-    from a wide one), random, shuffled (structured's widths, random channels) and magnitude; and the rivals packed,
-    mc_dropout, snapshot, batch_ensemble, masksembles and mimo. packed and masksembles need a package:
+    The methods: single (one network), deep (whole networks), structured, and published (the published search and
+    selection, whatever the options for these say, with the training of all the others); the control arms narrow and
+    narrow_sliced (independent networks of uniform width, with an initialisation of their own or sliced from a wide
+    one), random, shuffled (structured's widths, random channels) and magnitude; and the rivals packed, mc_dropout,
+    snapshot, batch_ensemble, masksembles and mimo. packed and masksembles need a package:
     pip install 'structured-ensembles[compare]'.
     """
     from structured_ensembles.cli import configuration
 
     file = configuration.read(config, COMPARED) if config else {}
-    values = configuration.merged(file, configuration.given(parameters, COMPARED))
+    values = configuration.merged(file, configuration.given(parameters, COMPARED), COMPARED)
     grid = _extended(out, values) if resume else configuration.comparison(values)
     folder = out or Path("runs") / f"compare-{default_name(grid.plan)}"
     _work(grid, folder, at_once(jobs), resume=resume)
@@ -100,7 +101,7 @@ def _finish(grid: Grid, images: Any, folder: Path, jobs: int) -> None:  # noqa: 
     from structured_ensembles.experiments import carry_out, write_tables
 
     results = carry_out(grid, images, folder, jobs)
-    write_tables(results, folder)
+    write_tables(grid, images, results, folder)
     _report(results, folder)
     tell_failure([result.error for result in results], "compare", folder)
 

@@ -20,7 +20,7 @@ from structured_ensembles.sizes import Budget
 from structured_ensembles.types import Choice
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from _typeshed import DataclassInstance
 
@@ -36,6 +36,7 @@ _RUN = {
     "members": "members",
     "against": "against",
     "seed": "seed",
+    "preset": "preset",
 }
 """By option, the attribute of a plan."""
 _RIVALS = {
@@ -48,6 +49,8 @@ _RIVALS = {
     **dict.fromkeys(("data", "stream", "tasks"), ("sources",)),
 }
 """Options that say something in place of others."""
+ALL = "all"
+"""Of an axis, everything that it can hold."""
 _HEADER = "# Everything that decides what `structens fit` makes. To repeat it: structens fit --config THIS_FILE\n"
 
 
@@ -120,8 +123,18 @@ def given(parameters: Mapping[str, Any], options: Mapping[str, Option] = OPTIONS
     return {name: dict(value) if isinstance(options[name].kind, Pair) else value for name, value in values.items()}
 
 
-def merged(file: Mapping[str, Any], line: Mapping[str, Any]) -> dict[str, Any]:
-    """The values of a file, overridden by those of the command line, also where another name says the same."""
+def merged(file: Mapping[str, Any], line: Mapping[str, Any], options: Mapping[str, Option] = OPTIONS) -> dict[str, Any]:
+    """The values of a file, overridden by those of the command line, also where another name says the same.
+
+    Raises:
+        SettingsError: The line names another preset, and the file every setting that a preset could decide.
+    """
+    decided = {name for name, option in options.items() if option.target} - _RIVALS.keys()
+    if line.get("preset", file.get("preset")) != file.get("preset") and decided <= file.keys():
+        raise SettingsError(
+            f"preset {line['preset']} would change nothing: the configuration names every setting. Leave --preset out, "
+            "or delete the lines that it should decide"
+        )
     dropped = {rival for name in line for rival in _RIVALS.get(name, ())}
     return {name: value for name, value in file.items() if name not in dropped} | dict(line)
 
@@ -139,8 +152,8 @@ def plan(values: Mapping[str, Any]) -> Plan:
 def _plan(values: Mapping[str, Any]) -> Plan:
     if "keep" in values and values.get("budget", NONE) != NONE:
         raise SettingsError("give either budget or keep, not both: a budget finds the share to keep by itself")
-    attributes = {_RUN[name]: value for name, value in values.items() if name in _RUN}
     preset, kind = Preset(values.get("preset", Preset.DEFAULT)), family(values.get("architecture", Plan.architecture))
+    attributes = {_RUN[name]: value for name, value in values.items() if name in _RUN} | {"preset": preset}
     return Plan(**attributes, settings=_changed(settings(preset, kind), values))
 
 
@@ -234,12 +247,24 @@ def comparison(values: Mapping[str, Any]) -> Grid:
     Raises:
         SettingsError: A value is outside its limits, or two exclude each other.
     """
-    from structured_ensembles.experiments import ARMS, Grid
+    from structured_ensembles.experiments import Grid, arms
 
     axes = {axis.name: tuple(values[axis.name]) for axis in AXES if axis.name in values}
-    if axes.get("methods") == ("all",):
-        axes["methods"] = ARMS
-    return Grid(plan({name: value for name, value in values.items() if name not in axes}), **axes)
+    common = plan({name: value for name, value in values.items() if name not in axes})
+    if all_of("methods", axes.get("methods", (ALL,))):
+        axes["methods"] = arms(common)
+    return Grid(common, **axes)
+
+
+def all_of(name: str, values: Sequence[str]) -> bool:
+    """Whether an axis is to hold everything.
+
+    Raises:
+        SettingsError: And something else beside it.
+    """
+    if ALL in values and len(values) > 1:
+        raise SettingsError(f"{name} all names every one already: leave out the others, or all")
+    return ALL in values
 
 
 def as_yaml(values: Mapping[str, Any]) -> str:

@@ -65,7 +65,7 @@ def continual(config: str | None, jobs: int | None, out: Path | None, *, resume:
     from structured_ensembles.cli import configuration, stream_configuration
 
     file = configuration.read(config, STREAM_OPTIONS) if config else {}
-    values = configuration.merged(file, configuration.given(parameters, STREAM_OPTIONS))
+    values = configuration.merged(file, configuration.given(parameters, STREAM_OPTIONS), STREAM_OPTIONS)
     grid = _extended(out, values) if resume else stream_configuration.grid(values)
     _work(grid, out or Path("runs") / f"continual-{_name(grid.plan)}", at_once(jobs), resume=resume)
 

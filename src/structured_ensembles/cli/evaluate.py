@@ -21,7 +21,7 @@ structens evaluate runs/demo/structured.safetensors --data digits --all --agains
 structens evaluate runs/mnist/structured.safetensors --data mnist.npz --all --ood FashionMNIST
 """
 _PATH = click.Path(path_type=Path)
-_ONLY_WITH_ALL = ("against", "ood", "epsilon", "cifar_c", "skip", "out")
+_ONLY_WITH_ALL = ("against", "ood", "sample", "epsilon", "cifar_c", "seed", "skip", "out")
 
 
 @click.command(cls=Verb, examples=_EXAMPLES)
@@ -53,7 +53,9 @@ _ONLY_WITH_ALL = ("against", "ood", "epsilon", "cifar_c", "skip", "out")
     help="With --all: how far an attack may move a pixel of [0, 1]. Repeatable. [0.001 0.01 0.02 0.1 0.5]",
 )
 @click.option("--cifar-c", type=_PATH, help="With --all: a folder with the files of CIFAR-10-C or CIFAR-100-C.")
-@click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Of attacks and corruptions.")
+@click.option(
+    "--seed", type=click.IntRange(0), default=0, show_default=True, help="With --all: of attacks and corruptions."
+)
 @click.option(
     "--skip",
     multiple=True,
@@ -62,7 +64,10 @@ _ONLY_WITH_ALL = ("against", "ood", "epsilon", "cifar_c", "skip", "out")
     "cost or structure. Repeatable.",
 )
 @click.option("--out", type=_PATH, help="With --all: where to write. [beside the artefact, NAME-evaluation]")
+@click.pass_context
 def evaluate(
+    ctx: click.Context,
+    /,
     artefact: Path,
     data: str,
     image_size: int | None,
@@ -88,11 +93,15 @@ def evaluate(
     from structured_ensembles.errors import SettingsError
     from structured_ensembles.prediction import Ensemble
 
-    given = [f"--{name.replace('_', '-')}" for name in _ONLY_WITH_ALL if thorough[name]]
+    unsaid = click.core.ParameterSource.DEFAULT
+    given = [f"--{name.replace('_', '-')}" for name in _ONLY_WITH_ALL if ctx.get_parameter_source(name) is not unsaid]
     if given and not everything:
         raise SettingsError(f"{', '.join(given)} says how to measure everything: add --all")
     images = datasets.load(data, image_size=image_size)
-    ensembles = {path: Ensemble.load(path) for path in (artefact, *thorough.pop("against"))}
+    paths = [artefact, *thorough.pop("against")]
+    if twice := [path for at, path in enumerate(paths) if path in paths[:at]]:
+        raise SettingsError(f"{twice[0]} is given twice: name every artefact once")
+    ensembles = {path: Ensemble.load(path) for path in paths}
     notices = [notice for ensemble in ensembles.values() for notice in compared(ensemble.record, images)]
     note((*images.notices, *dict.fromkeys(notices)))
     if everything:

@@ -84,7 +84,7 @@ def _resume(folder: Path, values: Mapping[str, Any]) -> None:
 
     plan = session.stored(folder)
     before = configuration.resolved(plan)
-    session.check_same(folder, before, configuration.resolved(configuration.plan({**before, **values})))
+    session.check_same(folder, before, configuration.resolved(configuration.plan(configuration.merged(before, values))))
     metrics = run.finished(folder)
     if metrics is None:
         prepared = _prepared(plan, folder)

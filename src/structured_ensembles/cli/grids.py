@@ -69,7 +69,7 @@ def extended(
     if not path.exists():
         raise SettingsError(f"there is no comparison in {out} to go on with (no {path.name}): leave out --resume")
     stored = configuration.read(path, options)
-    grid, asked = make(stored), make({**stored, **values})
+    grid, asked = make(stored), make(configuration.merged(stored, values, options))
     check_same(out, common(grid), common(asked))
     both = {axis: [*getattr(grid, axis), *getattr(asked, axis)] for axis in axes}
     return make({**stored, **{axis: list(dict.fromkeys(both[axis])) for axis in both}})
@@ -105,7 +105,8 @@ def tell_failure(errors: Sequence[str | None], verb: str, folder: Path) -> None:
 
     from structured_ensembles.cli.printing import resuming
 
-    if errors and all(errors):
-        remedy = f"Try the failed ones again: {resuming(folder, verb)}"
-        click.echo(f"Every run failed. The first: {errors[0]}. {remedy}", err=True)
+    first, *_ = errors or (None,)
+    if first and all(errors):
+        remedy = f"If that can be mended, run them again: {resuming(folder, verb)}"
+        click.echo(f"Every run failed. The first: {first.rstrip('.')}. {remedy}", err=True)
         raise click.exceptions.Exit(1)

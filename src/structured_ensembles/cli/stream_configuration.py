@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from structured_ensembles.cli.configuration import as_yaml, placed, written
+from structured_ensembles.cli.configuration import all_of, as_yaml, placed, written
 from structured_ensembles.cli.stream_options import STREAM_AXES, STREAM_OPTIONS
 from structured_ensembles.continual.settings import Capacity, settings
 from structured_ensembles.continual.strategies import STRATEGIES
@@ -24,6 +24,7 @@ _PLAN = {
     "image_size": "image_size",
     "architecture": "architecture",
     "network_argument": "arguments",
+    "preset": "preset",
 }
 """By option, the attribute of a plan."""
 _MADE_OF_ONE = ("data", "stream", "tasks")
@@ -42,7 +43,7 @@ def grid(values: Mapping[str, Any]) -> StreamGrid:
         SettingsError: A value is outside its limits, or two exclude each other.
     """
     axes = {axis.name: tuple(values[axis.name]) for axis in STREAM_AXES if axis.name in values}
-    if axes.get("strategies") == ("all",):
+    if all_of("strategies", axes.get("strategies", ())):
         axes["strategies"] = tuple(STRATEGIES)
     common = {name: value for name, value in values.items() if name not in axes}
     return StreamGrid(_plan(common), **axes)
@@ -54,7 +55,7 @@ def _plan(values: Mapping[str, Any]) -> StreamPlan:
     attributes = {_PLAN[name]: value for name, value in values.items() if name in _PLAN}
     if "sources" in attributes:
         attributes["sources"] = tuple(attributes["sources"])
-    preset = Preset(values.get("preset", Preset.DEFAULT))
+    preset = attributes["preset"] = Preset(values.get("preset", Preset.DEFAULT))
     start = settings(preset)
     if preset is Preset.DEFAULT:  # here it is known how many tasks share the channels
         start = replace(start, capacity=Capacity.EQUAL)

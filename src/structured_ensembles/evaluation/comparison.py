@@ -206,21 +206,22 @@ def _finite(value: object) -> bool:
     return isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) <= sys.float_info.max
 
 
-def tidy_csv(results: Sequence[Result]) -> str:
+def tidy_csv(results: Sequence[Result], common: Mapping[str, object] | None = None) -> str:
     """A table with a header and one row per result, in the order given, for any program that reads CSV.
 
-    Columns: method, members, budget, seed; every value that some result has, unrounded and empty where it is missing
-    (accuracy, nll, ece and brier first, the others by the alphabet); machine; error, empty for a run that finished.
+    Columns: what all rows have in ``common``; method, members, budget, seed; every value that some result has,
+    unrounded and empty where it is missing (accuracy, nll, ece and brier first, the others by the alphabet); machine;
+    error, empty for a run that finished.
     """
     names = {name for result in results for name in result.values}
     ordered = [*(name for name in _LEADING if name in names), *sorted(names.difference(_LEADING))]
-    text = io.StringIO()
-    writer = csv.DictWriter(
-        text, [*(part.name for part in fields(Cell)), *ordered, "machine", "error"], lineterminator="\n"
-    )
+    text, shared = io.StringIO(), common or {}
+    columns = [*shared, *(part.name for part in fields(Cell)), *ordered, "machine", "error"]
+    writer = csv.DictWriter(text, columns, lineterminator="\n")
     writer.writeheader()
     for result in results:
-        writer.writerow({**asdict(result.cell), **result.values, "machine": result.machine, "error": result.error})
+        own = {**asdict(result.cell), **result.values, "machine": result.machine, "error": result.error}
+        writer.writerow({**shared, **own})
     return text.getvalue()
 
 

@@ -42,7 +42,7 @@ _TEMPERED = (_Quality("nll_calibrated", "NLL, T", digits=4), _Quality("ece_calib
 _COMPARED = (_ACCURACY, _NLL, _ECE)
 _COSTS = {"bytes_on_disk": "bytes", "flops": "FLOPs", "training_flops": "training FLOPs"}
 
-_UNDECIDED = "undecided (too few seeds)"
+_FEW, _SAME = "undecided (too few seeds)", "undecided (the same in all seeds)"
 
 _Found = dict[str, dict[str, dict[Arm, "Difference"]]]
 """By baseline, value and arm."""
@@ -89,8 +89,8 @@ def markdown(
     parts = [_MEASURED, *_machines(results), _PAIRED]
     for members, rows in sections(summarise(results)).items():
         parts += [f"### {_members(members)}", _measured(rows)]
-        parts += [_differences([row.arm for row in rows], name, found) for name, found in against.items()]
-        parts += [f"#### Where `{ours}` wins and loses", _verdicts([row.arm for row in rows], ours, against)]
+        parts += [_differences(rows, name, found) for name, found in against.items()]
+        parts += [f"#### Where `{ours}` wins and loses", _verdicts(rows, ours, against)]
     parts += ["### Failed runs", "\n".join(f"- {line}" for line in failures(results)) or "None: every run finished."]
     return "\n\n".join(parts) + "\n"
 
@@ -183,48 +183,56 @@ def _time(row: Summary) -> str:
     return duration(row.values["seconds"].mean) if "seconds" in row.values else NONE
 
 
-def _differences(arms: Sequence[Arm], baseline: str, found: Mapping[str, Mapping[Arm, Difference]]) -> str:
+def _differences(rows: Sequence[Summary], baseline: str, found: Mapping[str, Mapping[Arm, Difference]]) -> str:
     """The table of what all arms have more than one baseline."""
     title = f"#### Against `{baseline}`\n\n"
-    known = [arm for arm in arms if any(arm in found[quality.value] for quality in _COMPARED)]
+    known = [row for row in rows if any(row.arm in found[quality.value] for quality in _COMPARED)]
     if not known:
         return f"{title}No arm has a seed in common with `{baseline}`."
-    rows = [
-        [f"`{arm.method}`", arm.budget or NONE, *(_difference(arm, found[one.value], one) for one in _COMPARED)]
-        for arm in known
+    lines = [
+        [f"`{row.arm.method}`", row.arm.budget or NONE, *(_difference(row, found[one.value], one) for one in _COMPARED)]
+        for row in known
     ]
-    return title + _lines(["method", "budget", "accuracy (points)", "NLL", "ECE"], rows)
+    return title + _lines(["method", "budget", "accuracy (points)", "NLL", "ECE"], lines)
 
 
-def _difference(arm: Arm, found: Mapping[Arm, Difference], quality: _Quality) -> str:
-    if arm not in found:
+def _difference(row: Summary, found: Mapping[Arm, Difference], quality: _Quality) -> str:
+    if row.arm not in found:
         return NONE
-    one = found[arm]
+    one = found[row.arm]
     mean, *limits = (f"{quality.scale * number:+.{quality.digits}f}" for number in (one.mean, *(one.interval or ())))
-    missing = "one seed" if one.pairs == 1 else "all seeds the same"
-    text = f"{mean} [{', '.join(limits)}]" if limits else f"{mean} ({missing})"
-    return f"**{text}**" if one.clear else text
+    alone = "one seed" if one.pairs == 1 else "all seeds the same"
+    text = f"{mean} [{', '.join(limits)}]" if limits else f"{mean} ({alone})"
+    return (f"**{text}**" if one.clear else text) + _fewer(row, [one])
 
 
-def _verdicts(arms: Sequence[Arm], ours: str, against: _Found) -> str:
+def _fewer(row: Summary, differences: Sequence[Difference]) -> str:
+    """Says so, where a difference is over some of the arm's seeds only."""
+    pairs = min((one.pairs for one in differences), default=row.seeds)
+    return f" ({pairs} of {row.seeds} seeds)" if pairs < row.seeds else ""
+
+
+def _verdicts(rows: Sequence[Summary], ours: str, against: _Found) -> str:
     """A line per baseline."""
-    mine = [arm for arm in arms if arm.method == ours]
+    mine = [row for row in rows if row.arm.method == ours]
     if not mine:
         return f"`{ours}` was not run with these members."
     return "\n".join(_against(mine, name, found) for name, found in against.items() if name != ours)
 
 
-def _against(mine: Sequence[Arm], baseline: str, found: Mapping[str, Mapping[Arm, Difference]]) -> str:
+def _against(mine: Sequence[Summary], baseline: str, found: Mapping[str, Mapping[Arm, Difference]]) -> str:
+    known = {row.arm: [found[one.value][row.arm] for one in _COMPARED if row.arm in found[one.value]] for row in mine}
     parts = [
-        f"{f'at {arm.budget}' if arm.budget else 'at its own size'} {_verdict(arm, found)}"
-        for arm in mine
-        if any(arm in found[quality.value] for quality in _COMPARED)
+        f"{f'at {row.arm.budget}' if row.arm.budget else 'at its own size'}{_fewer(row, known[row.arm])} "
+        f"{_verdict(row.arm, found)}"
+        for row in mine
+        if known[row.arm]
     ]
     return f"- Against `{baseline}`: {'; '.join(parts) or 'not compared, no seed has both'}."
 
 
 def _verdict(arm: Arm, found: Mapping[str, Mapping[Arm, Difference]]) -> str:
-    said: dict[str, list[str]] = {word: [] for word in ("better", "not distinguishable", "**worse**", _UNDECIDED)}
+    said: dict[str, list[str]] = {word: [] for word in ("better", "not distinguishable", "**worse**", _FEW, _SAME)}
     for quality in _COMPARED:
         said[_word(found[quality.value].get(arm), quality)].append(quality.title)
     return ", ".join(f"{word} in {_enumerated(titles)}" for word, titles in said.items() if titles)
@@ -232,7 +240,7 @@ def _verdict(arm: Arm, found: Mapping[str, Mapping[Arm, Difference]]) -> str:
 
 def _word(difference: Difference | None, quality: _Quality) -> str:
     if difference is None or difference.interval is None:
-        return _UNDECIDED
+        return _FEW if difference is None or difference.pairs == 1 else _SAME
     if not difference.clear:
         return "not distinguishable"
     return "better" if quality.better(difference.mean) else "**worse**"

@@ -15,6 +15,7 @@ from structured_ensembles import run
 from structured_ensembles.errors import SettingsError, StructensError, unknown
 from structured_ensembles.evaluation import ece, measure, nll
 from structured_ensembles.evaluation.comparison import Cell, Result
+from structured_ensembles.experiments.pool import check_axis
 from structured_ensembles.methods import METHODS, SingleNetwork, StructuredEnsemble, make
 from structured_ensembles.networks import family
 from structured_ensembles.presets import Preset, Settings, settings
@@ -64,6 +65,8 @@ class Grid:
     seeds: tuple[int, ...] = field(default=tuple(range(5)))
 
     def __post_init__(self) -> None:
+        if {StructuredEnsemble.method, PUBLISHED} <= {*self.methods} and PUBLISHED not in arms(self.plan):
+            raise SettingsError("with these settings structured and published are one method: leave one of them out")
         for name in self.methods:
             if name not in ARMS:
                 raise unknown("method", name, ARMS)
@@ -71,15 +74,15 @@ class Grid:
             raise SettingsError(f"members {wrong[0]} must be at least 1")
         if wrong := [seed for seed in self.seeds if seed < 0]:
             raise SettingsError(f"seed {wrong[0]} must be at least 0")
-        axes: dict[str, list[Any]] = {
-            "methods": list(self.methods),
-            "members": list(self.members),
-            "budgets": [Budget.parse(budget) for budget in self.budgets],
-            "seeds": list(self.seeds),
-        }
-        for name, values in axes.items():
-            if not values or len(values) != len({str(value) for value in values}):
-                raise SettingsError(f"{name} must be at least one, and none twice")
+        for name in ("methods", "members", "seeds"):
+            check_axis(name, getattr(self, name))
+        check_axis("budgets", [Budget.parse(budget) for budget in self.budgets], self.budgets)
+
+
+def arms(plan: Plan) -> tuple[str, ...]:
+    """What can be compared under a plan: `ARMS`, without the published one where the settings are those anyway."""
+    one, other = (_settings(plan, Cell(name, 1, "", 0)) for name in (StructuredEnsemble.method, PUBLISHED))
+    return tuple(name for name in ARMS if name != PUBLISHED or one != other)
 
 
 def cells(grid: Grid) -> list[Cell]:

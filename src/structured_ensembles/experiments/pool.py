@@ -65,6 +65,25 @@ C = TypeVar("C", bound=Cell)
 R = TypeVar("R", bound=Outcome)
 
 
+def check_axis(name: str, values: Sequence[object], written: Sequence[object] = ()) -> None:
+    """Refuse an axis of a grid that is empty, or holds something twice.
+
+    Args:
+        name: What the axis is called.
+        values: What it holds.
+        written: How the user wrote it, where that is something else.
+
+    Raises:
+        SettingsError: It is; naming what is there twice.
+    """
+    rule, words = f"{name} must be at least one, and none twice", written or values
+    if not values:
+        raise SettingsError(rule)
+    for at, value in enumerate(values):
+        if (first := values.index(value)) < at:
+            raise SettingsError(f"{rule}: {words[first]}, {words[at]}")
+
+
 def fill(
     cells: Sequence[C],
     known: Sequence[R],

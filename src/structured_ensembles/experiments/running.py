@@ -67,13 +67,16 @@ def results(grid: Grid, folder: Path) -> list[Result]:
     return pool.read(folder, cells(grid), from_json)
 
 
-def write_tables(found: Sequence[Result], folder: Path) -> None:
+def write_tables(grid: Grid, images: ImageData, found: Sequence[Result], folder: Path) -> None:
     """Write the table of all runs (CSV and JSON), their summary (Markdown), and pictures of what there is to draw."""
     from structured_ensembles.evaluation.comparison_pictures import cost_front, diversity, training_cost
 
-    write_whole(folder / "results.csv", tidy_csv(found))
+    plan = grid.plan
+    common = {"data": images.name, "architecture": plan.architecture, "epochs": plan.settings.training.epochs}
+    write_whole(folder / "results.csv", tidy_csv(found, common))
     write_whole(folder / "results.json", json.dumps([to_json(result) for result in found], indent=1) + "\n")
-    write_whole(folder / "summary.md", markdown(found))
+    about = ", ".join(f"{name} {value}" for name, value in common.items())
+    write_whole(folder / "summary.md", f"## Comparison: {about}\n\n{markdown(found)}")
     for draw, name in ((cost_front, "cost.png"), (training_cost, "training_cost.png"), (diversity, "diversity.png")):
         with suppress(DataError):  # nothing to draw: all runs failed, or none has several members to disagree
             draw(found, folder / name)

@@ -37,6 +37,7 @@ from structured_ensembles.experiments.running import claim
 from structured_ensembles.extraction import draw
 from structured_ensembles.files import write_whole
 from structured_ensembles.networks import NetworkSpec
+from structured_ensembles.presets import Preset
 from structured_ensembles.training_settings import Log
 from structured_ensembles.types import Choice
 
@@ -74,6 +75,7 @@ class StreamPlan:
         architecture: A name of `networks`, whose output layer is left out.
         arguments: Of the architecture.
         settings: How tasks are learned; of its ``tasks`` nothing is read.
+        preset: What the settings started from: for the record only, they say everything.
 
     Raises:
         SettingsError: Both or too few sources are given.
@@ -87,6 +89,7 @@ class StreamPlan:
     architecture: str = "small_cnn"
     arguments: Mapping[str, Scalar] = field(default_factory=dict)
     settings: ContinualSettings = field(default_factory=settings)
+    preset: Preset = field(default=Preset.DEFAULT, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "kind", StreamKind.named(self.kind))
@@ -118,9 +121,8 @@ class StreamGrid:
             strategy(name)
         if wrong := [seed for seed in self.seeds if seed < 0]:
             raise SettingsError(f"seed {wrong[0]} must be at least 0")
-        for name, axis in {"strategies": self.strategies, "seeds": self.seeds}.items():
-            if not axis or len(axis) != len(set(axis)):
-                raise SettingsError(f"{name} must be at least one, and none twice")
+        pool.check_axis("strategies", self.strategies)
+        pool.check_axis("seeds", self.seeds)
 
 
 Sources = Sequence["ImageData"]
