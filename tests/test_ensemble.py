@@ -4,6 +4,7 @@ import itertools
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -16,6 +17,7 @@ from structured_ensembles.presets import Preset, Settings
 from structured_ensembles.ranking import Reduce
 from structured_ensembles.search import _cycle
 from structured_ensembles.sizes import Budget, Unit
+from structured_ensembles.training_settings import TrainingSettings
 from structured_ensembles.types import Combine, Scope
 
 if TYPE_CHECKING:
@@ -198,6 +200,27 @@ def test_choices_of_the_settings_may_be_given_by_their_names():
         Settings(scope="couple")
 
 
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"rank_batches": 1.5}, "rank_batches 1.5 must be a whole number"),
+        ({"held_out": "a tenth"}, "held_out 'a tenth' must be a number"),
+        ({"shrink_rounds": None}, "shrink_rounds None must be a whole number"),
+    ],
+)
+def test_numbers_are_numbers(change, message) -> None:
+    with pytest.raises(SettingsError, match=message):
+        Settings(**change)
+    with pytest.raises(SettingsError, match=r"keep '\.3' must be a number"):
+        structured(keep=".3")
+
+
+def test_whole_numbers_of_numpy_will_do() -> None:
+    training = TrainingSettings(epochs=np.int64(2), patience=None)
+    assert type(training.epochs) is int
+    assert repr(training) == repr(TrainingSettings(epochs=2))
+
+
 class Joined(nn.Module):
     def __init__(self) -> None:
         super().__init__()
@@ -227,6 +250,23 @@ def test_preparation_costs_the_examples_that_are_passed(epochs, steps, ranked, c
     assert ensemble.examples_passed(images(count)) == (searched, passed)
 
 
+class Tokens(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.embedding, self.hidden, self.out = nn.Embedding(20, 16), nn.Linear(16, 16), nn.Linear(16, 3)
+
+    def forward(self, tokens: torch.Tensor) -> torch.Tensor:
+        return self.out(self.hidden(self.embedding(tokens).mean(1)).relu())
+
+
+def test_operations_are_counted_on_inputs_of_the_kind_of_the_examples() -> None:
+    tokens = torch.randint(20, (60, 5), generator=torch.Generator().manual_seed(0))
+    ensemble = StructuredEnsemble(Tokens, 2, budget="1x flops", settings=FAST).fit(
+        TensorDataset(tokens, images().tensors[1])
+    )
+    assert ensemble.size().flops <= 2 * (16 * 16 + 16 * 3)
+
+
 def test_one_network_cannot_be_drawn_afresh() -> None:
     with pytest.raises(SettingsError, match="re_init draws each member afresh: give the class Joined"):
         StructuredEnsemble(Joined(), settings=replace(FAST, re_init=True))
@@ -237,7 +277,7 @@ def test_a_budget_without_a_unit_is_refused() -> None:
         structured(budget=5000)
 
 
-@pytest.mark.parametrize("kind", [torch.int32, torch.uint8])
+@pytest.mark.parametrize("kind", [torch.int32, torch.uint8, torch.uint16, torch.uint64])
 def test_labels_may_be_whole_numbers_of_any_width(kind: torch.dtype) -> None:
     inputs, labels = images().tensors
     with torch.no_grad():

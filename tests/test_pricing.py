@@ -188,7 +188,7 @@ def test_a_double_precision_network_has_its_own_costs():
     network = networks.build(SPEC).double()
     one, two = (Price(base, FOUND, RECORD, 1, None).savings for base in (BASE, network))
     assert two == {name: 2 * saved for name, saved in one.items()}
-    in_flops = Price(network, FOUND, RECORD, 1, a_budget_in(Unit.FLOPS))
+    in_flops = Price(network, FOUND, RECORD, 1, a_budget_in(Unit.FLOPS), torch.float64)
     assert in_flops.dense == price(a_budget_in(Unit.FLOPS)).dense
 
 

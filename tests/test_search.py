@@ -256,6 +256,7 @@ def test_no_members_are_refused():
         ({"batch_size": 1}, "search batch_size 1 must be at least 2"),
         ({"learning_rate": 0.0}, "search learning_rate 0.0 must be above 0"),
         ({"learning_rate": float("nan")}, "search learning_rate nan must be above 0"),
+        ({"epochs": 2.5, "learning_rate": "high"}, "epochs 2.5 must be a whole number; learning_rate 'high' must be a"),
         ({"samples": 0, "epochs": -1}, "samples 0 must be at least 1; search epochs -1"),
         ({"diversity": {"mdd": 1.0}}, "did you mean 'mmd'"),
         ({"diversity": {"mmd": -1.0}}, "weight of diversity term 'mmd' is -1.0"),

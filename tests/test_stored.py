@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import copy
+from functools import partial
+
 import pytest
 import torch
 from torch import Tensor, nn
@@ -62,6 +65,36 @@ def test_values_that_would_be_lost_are_named_before_any_work(network: type[Scale
 @pytest.mark.parametrize("network", [Scaled, Constant, Noisy])
 def test_networks_that_are_stored_or_never_the_same_pass(network: type[Scaled]) -> None:
     _stored.check_stored(network(), network, torch.rand(2, 1, 8, 8))
+
+
+class Shuffling(Scaled):
+    def keep(self) -> None:
+        self.scale = torch.rand(3) * 0 + 1
+        self.order = torch.randperm(64)
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        return super().forward(inputs.flatten(1)[:, self.order])
+
+
+class Unused(Scaled):
+    def keep(self) -> None:
+        super().keep()
+        self.seen = torch.zeros(3)
+
+
+@pytest.mark.parametrize("network", [Plain, Passing, Constant, Shuffling])
+def test_one_network_must_be_all_in_its_state(network: type[Scaled]) -> None:
+    given = network()
+    with pytest.raises(NetworkError, match=f"not in its state_dict, such as .*, give the class {network.__name__}"):
+        SingleNetwork(given).fit(images())
+    with pytest.raises(NetworkError, match="not in its state_dict, such as"):
+        ContinualLearner(network()).learn(images())
+
+
+@pytest.mark.parametrize("network", [Scaled, Unused, Noisy])
+def test_one_network_that_is_all_there_passes(network: type[Scaled]) -> None:
+    given = network()
+    _stored.check_stored(given, partial(copy.deepcopy, given), torch.rand(2, 1, 8, 8))
 
 
 def test_a_network_of_another_size_every_time_is_refused() -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Iterator
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -35,12 +37,14 @@ def check_stored(network: nn.Module, make: Callable[[], nn.Module], example: Ten
 
     Args:
         network: What was made; it answers for the example.
-        make: Makes another one.
+        make: Makes another one; or copies one that was given, which must be all in its ``state_dict``.
         example: Inputs (B, ...), on the network's device.
 
     Raises:
         NetworkError: Naming what of it is not stored.
     """
+    if isinstance(make, partial) and make.func is copy.deepcopy:  # one module: its copies are always alike
+        _check_whole(network, example)
     other = draw(make, _OTHER_SEED).to(example.device)
     try:
         other.load_state_dict(network.state_dict())
@@ -58,14 +62,54 @@ def check_stored(network: nn.Module, make: Callable[[], nn.Module], example: Ten
         )
 
 
+def _check_whole(module: nn.Module, example: Tensor) -> None:
+    """Refuse one module whose answers depend on tensors that are not in its ``state_dict``.
+
+    Of what makes a network, `check_stored` sees whether it makes the same tensors each time; of one module nobody does.
+
+    Args:
+        module: It answers for the example, and is left as it is.
+        example: Inputs (B, ...), on the module's device.
+
+    Raises:
+        NetworkError: Naming the tensors.
+    """
+    other = copy.deepcopy(module)
+    for _, owner, name in list(_unstored(other)):
+        setattr(owner, name, _disturbed(getattr(owner, name)))
+    with torch.no_grad(), in_mode(module, training=False), in_mode(other, training=False):
+        answer, again = module(example), module(example)
+        same = not torch.equal(answer, again) or _answers(other, example, answer)
+    if not same:
+        raise NetworkError(
+            f"the network holds values that are not in its state_dict{_named(module)}, and may hold others when it is "
+            "made anew and loaded: keep them with register_buffer (persistent, as it is unless told otherwise); or, if "
+            f"they are always the same, give the class {type(module).__name__} or a function instead of one network"
+        )
+
+
+def _disturbed(values: Tensor) -> Tensor:
+    """Other values of that kind; indices stay within their range."""
+    continuous = values.is_floating_point() or values.is_complex()
+    return values + 1 if continuous else values.flatten().roll(1).view_as(values)
+
+
+def _answers(network: nn.Module, example: Tensor, answer: Tensor) -> bool:
+    try:
+        return torch.equal(network(example), answer)
+    except Exception:  # noqa: BLE001 (whatever it says: what was disturbed is needed)
+        return False
+
+
 def _named(network: nn.Module) -> str:
-    names = sorted(_unstored(network))
+    names = sorted(name for name, _, _ in _unstored(network))
     return f", such as {', '.join(names[:3])}" if names else ""
 
 
-def _unstored(network: nn.Module) -> Iterator[str]:
-    """Names of tensors that are no part of the state."""
+def _unstored(network: nn.Module) -> Iterator[tuple[str, nn.Module, str]]:
+    """Tensors that are no part of the state: the whole name, the module that holds it, and its name there."""
     for prefix, module in network.named_modules():
         names = [name for name, value in vars(module).items() if isinstance(value, Tensor)]
         for name in (*names, *module._non_persistent_buffers_set):
-            yield f"{prefix}.{name}" if prefix else name
+            if isinstance(getattr(module, name), Tensor):
+                yield f"{prefix}.{name}" if prefix else name, module, name

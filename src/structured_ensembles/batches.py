@@ -7,6 +7,7 @@ the batches that it would have seen, and nothing here draws from the global rand
 from __future__ import annotations
 
 import itertools
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import torch
@@ -26,12 +27,12 @@ from torch.utils.data import (
     default_collate,
 )
 
-from structured_ensembles.errors import DataError, SettingsError
+from structured_ensembles.errors import DataError, SettingsError, first_line
 from structured_ensembles.labels import described, labels_of, sized
 from structured_ensembles.seeding import derived_seed
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Iterator, Sequence
 
 _DRAW_SIZE = 256
 
@@ -82,11 +83,19 @@ def _drawn(source: Iterable[tuple[Tensor, Tensor]]) -> TensorDataset:
     # A loader takes its seeds from the global generator: lend it one, so that the draw is the same each time.
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(0)
-        batches = [_checked_batch(batch) for batch in source]
+        batches = [_checked_batch(batch) for batch in _iterated(source)]
     if not batches:
         raise DataError("the data are empty: no batch came out. Check the path, the filter or the sampler.")
     inputs, labels = zip(*batches, strict=True)
     return TensorDataset(torch.cat(inputs), torch.cat(labels))
+
+
+def _iterated(source: object) -> Iterable[object]:
+    if isinstance(source, Iterable):
+        return source
+    raise DataError(
+        f"the data are a {type(source).__name__}: give a DataLoader, a Dataset of (x, y), or batches (inputs, labels)"
+    )
 
 
 def _checked_batch(batch: object) -> tuple[Tensor, Tensor]:
@@ -95,7 +104,13 @@ def _checked_batch(batch: object) -> tuple[Tensor, Tensor]:
             f"a batch must be a pair (inputs, labels), got {described(batch)}: whole arrays x and y are given as "
             "TensorDataset(x, y)."
         )
-    inputs, labels = (torch.as_tensor(part) for part in batch)
+    try:
+        inputs, labels = (torch.as_tensor(part) for part in batch)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise DataError(
+            f"a batch must hold tensors or arrays ({first_line(error)}): number the classes 0 ... K-1, and give their "
+            "names as classes=[...]"
+        ) from error
     if labels.ndim == 0 or inputs.ndim == 0 or len(inputs) != len(labels):
         raise DataError(
             f"a batch must hold as many labels as inputs, got inputs {tuple(inputs.shape)} and labels "

@@ -21,10 +21,18 @@ from structured_ensembles._stored import check_initialised, check_stored
 from structured_ensembles.artefact import Record
 from structured_ensembles.batches import as_dataset, check_finite, loader, repeats, split_held_out
 from structured_ensembles.calibrating import calibrate
+from structured_ensembles.checking import (
+    check_answers,
+    check_classes,
+    check_output,
+    check_shape,
+    check_training,
+    example_of,
+)
 from structured_ensembles.digests import check_mark, fingerprint, mark
 from structured_ensembles.errors import DataError, NetworkError, SettingsError, StructensError, first_line
 from structured_ensembles.extraction import draw
-from structured_ensembles.labels import check_pair, labels_of, sized
+from structured_ensembles.labels import labels_of, sized
 from structured_ensembles.networks import Family, NetworkSpec, build, family
 from structured_ensembles.prediction import Ensemble
 from structured_ensembles.presets import Preset, Settings, settings
@@ -153,6 +161,8 @@ class Fittable(Ensemble):
             SettingsError: A setting is outside its limits; a BudgetError names the smallest possible budget.
         """
         start = time.monotonic()
+        if not hasattr(seed, "__index__"):
+            raise SettingsError(f"seed {seed!r} must be a whole number of at least 0")
         seed, folder = operator.index(seed), None if directory is None else Path(directory)
         # Stages have seeds of their own, but examples may be varied at random whenever they are read.
         with seeded(derived_seed(seed, _REST)):
@@ -209,6 +219,7 @@ class Fittable(Ensemble):
     def train_shared(self, form: Form, fold: Fold) -> Built:
         """Train one network that answers M times."""
         network = self.draw(fold.seed, form=form)
+        check_answers(network, self.method, fold.example)
         return Built([self.train_member(network, fold, 0)], form)
 
     def _fold(
@@ -221,15 +232,16 @@ class Fittable(Ensemble):
             )
         dataset: Any = as_dataset(train)
         check_finite(dataset)
-        example = _example(dataset)
+        example = example_of(dataset)
         labels = labels_of(dataset)
         named = () if names is None else tuple(str(name) for name in names)
         classes = named or tuple(str(k) for k in range(int(labels.max()) + 1))
         network = self.draw(seed)
         check_initialised(network)
-        _check_output(network, example, len(classes))
-        _check_shape(self.spec, example)
+        check_output(network, example, len(classes))
+        check_shape(self.spec, example)
         check_stored(network, self.architecture, example)
+        check_training(network, example)
         artefact.specs(network.state_dict())  # what cannot be saved is not worth training
         parts = [labels]
         learned: Any
@@ -239,9 +251,9 @@ class Fittable(Ensemble):
         else:
             learned, kept = dataset, as_dataset(held_out)
             check_finite(kept)
-            _check_output(network, _example(kept), len(classes))
+            check_output(network, example_of(kept), len(classes))
             parts.append(labels_of(kept))
-        _check_classes(parts, len(classes))
+        check_classes(parts, len(classes))
         found = "" if directory is None else fingerprint((learned, kept))
         return Fold(learned, kept, example, classes, seed, directory, found)
 
@@ -263,7 +275,7 @@ class Fittable(Ensemble):
         """What the held-out examples say about how sure to be."""
         pairs = [(self.logits(inputs), labels) for inputs, labels in loader(fold.held_out, 256, 0, shuffle=False)]
         logits, labels = torch.cat([one for one, _ in pairs], dim=1), torch.cat([one for _, one in pairs])
-        return calibrate(logits.cpu(), labels.cpu(), self.settings.combine)
+        return calibrate(logits.cpu(), labels.cpu().long(), self.settings.combine)
 
 
 def _flops(trained: Trained, fold: Fold) -> int:
@@ -325,55 +337,3 @@ def _architecture(base: Base) -> Architecture:
     if isinstance(base, Callable):  # type: ignore[arg-type]
         return base
     raise SettingsError(f"a network must be a module, its class or another factory, not {type(base).__name__}")
-
-
-def _example(dataset: Any) -> Tensor:  # noqa: ANN401 (any dataset of examples)
-    """(2, ...), the first two inputs, on the CPU."""
-    examples = [check_pair(dataset, index % sized(dataset)) for index in range(2)]
-    try:
-        example = torch.stack([torch.as_tensor(inputs).cpu() for inputs, _ in examples])
-    except (TypeError, ValueError, RuntimeError) as error:
-        raise DataError(
-            f"an input must be ONE tensor or array, of the same shape in every example ({first_line(error)}): turn "
-            "images into tensors with ToTensor(), resize them, and pack several inputs into one tensor"
-        ) from error
-    if not torch.isfinite(example).all():
-        raise DataError("the first inputs hold NaN or infinite values: clean the data first")
-    return example
-
-
-def _check_output(network: nn.Module, example: Tensor, classes: int) -> None:
-    """Refuse, before any long work, a network that cannot classify these examples."""
-    try:
-        with torch.no_grad():
-            output = network.eval()(example)
-    except Exception as error:
-        kind = str(example.dtype).removeprefix("torch.")
-        msg = f"the network fails on inputs of shape {tuple(example.shape)} and type {kind}: {first_line(error)}"
-        if example.dtype is torch.float64:
-            msg += ". Networks take float32 as a rule: convert the inputs with .float()"
-        raise NetworkError(msg) from error
-    if not isinstance(output, Tensor) or output.dim() != 2 or len(output) != len(example):
-        got = tuple(output.shape) if isinstance(output, Tensor) else type(output).__name__
-        raise NetworkError(f"the network's output must be logits of shape (B, K) = ({len(example)}, K), but is {got}")
-    if output.shape[1] != classes:
-        raise DataError(
-            f"the network has {output.shape[1]} outputs but there are {classes} classes: give it one output per class, "
-            "number the classes from 0 on, or name them with classes=[...]"
-        )
-
-
-def _check_shape(spec: NetworkSpec | None, example: Tensor) -> None:
-    if spec is not None and tuple(spec.input_shape) != tuple(example.shape[1:]):
-        raise DataError(
-            f"the network was asked for with inputs {tuple(spec.input_shape)}, but the examples have "
-            f"{tuple(example.shape[1:])}: ask for it with the shape of the examples"
-        )
-
-
-def _check_classes(parts: Sequence[Tensor], classes: int) -> None:
-    for labels in parts:
-        if int(labels.max()) >= classes:
-            raise DataError(f"label {int(labels.max())} is outside 0 ... {classes - 1}: there are {classes} classes")
-    if len(torch.unique(parts[0])) < 2:
-        raise DataError("the training data have one class only: there is nothing to tell apart")

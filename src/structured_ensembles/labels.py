@@ -66,8 +66,10 @@ def labels_of(dataset: Dataset[Any]) -> Tensor:
         labels = _labels_by_pass(dataset)
     if len(labels) == 0:
         raise DataError("the dataset is empty: it holds no example.")
-    _check_labels(labels)
-    return labels.to("cpu", torch.int64)
+    _check_kind(labels)
+    labels = labels.to("cpu", torch.int64)  # first: of wide unsigned numbers torch can do little else
+    _check_range(labels)
+    return labels
 
 
 def _stored_labels(dataset: Dataset[Any]) -> Tensor | None:
@@ -119,7 +121,7 @@ def _labels_by_pass(dataset: Dataset[Any]) -> Tensor:
     return torch.stack(labels)
 
 
-def _check_labels(labels: Tensor) -> None:
+def _check_kind(labels: Tensor) -> None:
     if labels.ndim != 1:
         raise DataError(
             f"a label must be one whole number, got labels of shape {tuple(labels.shape)}: "
@@ -127,6 +129,9 @@ def _check_labels(labels: Tensor) -> None:
         )
     if labels.is_floating_point() or labels.is_complex() or labels.dtype == torch.bool:
         raise DataError(f"labels must be whole numbers from 0 on, got {labels.dtype}: convert them with .long().")
+
+
+def _check_range(labels: Tensor) -> None:
     if int(labels.min()) < 0:
         first = int((labels < 0).nonzero()[0])
         raise DataError(

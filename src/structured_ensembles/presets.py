@@ -11,7 +11,7 @@ from structured_ensembles.search import SearchSettings
 from structured_ensembles.selection import Rule, SelectionSettings
 from structured_ensembles.sizes import Budget
 from structured_ensembles.training_settings import Schedule, TrainingSettings
-from structured_ensembles.types import Choice, Combine, Placement, Scope
+from structured_ensembles.types import Choice, Combine, Placement, Scope, check_numbers
 
 
 class Preset(Choice):
@@ -37,7 +37,8 @@ class Settings:
         budget: What the whole ensemble may cost; None keeps ``selection.keep`` of the channels.
         shrink_rounds: How often the base is first narrowed, by a search of its own with one member.
         shrink_keep: The share of channels kept in each of those rounds, in (0, 1].
-        re_init: Whether members draw their weights afresh instead of slicing them from the base.
+        re_init: Whether each member is sliced from a fresh base instead of the one that was searched: its weights have
+            the scale of a wide network's, as slices do.
         training: How members are trained.
         held_out: The share of the training data that chooses the best epoch, in (0, 1).
         combine: How members' outputs become one prediction.
@@ -58,6 +59,7 @@ class Settings:
     combine: Combine = Combine.PROBABILITIES
 
     def __post_init__(self) -> None:
+        check_numbers(self)
         object.__setattr__(self, "scope", Scope.named(self.scope))
         object.__setattr__(self, "reduce", Reduce.named(self.reduce))
         object.__setattr__(self, "combine", Combine.named(self.combine))

@@ -6,6 +6,8 @@ from dataclasses import replace
 from functools import cached_property
 from typing import TYPE_CHECKING
 
+import torch
+
 from structured_ensembles import artefact, sizes, surgery
 from structured_ensembles.errors import NetworkError, SettingsError, first_line
 from structured_ensembles.extraction import skeleton
@@ -30,16 +32,23 @@ class Price:
         record: What will be stored beside the members; its channels are filled in here.
         members: M.
         budget: What the whole ensemble may cost.
+        kind: Of the inputs' numbers.
     """
 
     def __init__(
-        self, base: nn.Module, topology: Topology, record: Record, members: int, budget: Budget | None
+        self,
+        base: nn.Module,
+        topology: Topology,
+        record: Record,
+        members: int,
+        budget: Budget | None,
+        kind: torch.dtype = torch.float32,
     ) -> None:
         self.base, self.topology, self.members, self.budget = skeleton(base), topology, members, budget
         self.unit = budget.unit if budget else Unit.BYTES
         # A mask's stored length depends on the width of the base only, so any channels will do.
         self.record = replace(record, members=members, groups=topology.groups, channels=(topology.whole,) * members)
-        self.example = next(self.base.parameters()).new_zeros(1, *record.input_shape)
+        self.example = torch.zeros(1, *record.input_shape, dtype=kind, device="meta")
         self._costs: dict[tuple[tuple[int, ...], ...], int] = {}
 
     @cached_property

@@ -18,7 +18,7 @@ from structured_ensembles.errors import SettingsError
 from structured_ensembles.progress import bar
 from structured_ensembles.scaling import Parametrisation, ScaleFactors, Scaler, frozen, scaled
 from structured_ensembles.seeding import derived_seed, deterministic, seeded
-from structured_ensembles.types import Placement, Scores, Topology
+from structured_ensembles.types import Placement, Scores, Topology, check_numbers
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -54,6 +54,7 @@ class SearchSettings:
     diversity: Mapping[str, float] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
+        check_numbers(self)
         object.__setattr__(self, "parametrisation", Parametrisation.named(self.parametrisation))
         object.__setattr__(self, "placement", Placement.named(self.placement))
         limits = [

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from structured_ensembles.errors import BudgetError, SettingsError
-from structured_ensembles.types import Channels, Choice, Importance, Topology
+from structured_ensembles.types import Channels, Choice, Importance, Topology, check_numbers
 
 Keys = Mapping[str, Tensor]
 """By group, each member's place of each channel in the order of keeping: (M, C), in [0, 1]."""
@@ -53,6 +53,7 @@ class SelectionSettings:
     round_to: int = 1
 
     def __post_init__(self) -> None:
+        check_numbers(self)
         object.__setattr__(self, "rule", Rule.named(self.rule))
         if not 0 < self.keep <= 1:
             raise SettingsError(f"keep {self.keep} is outside (0, 1]: 0.5 keeps half of the channels")

@@ -67,7 +67,7 @@ class SubNetworks(Fittable):
 
     def price(self, base: nn.Module, found: Topology, fold: Fold) -> Price:
         """What members would cost, in the unit of the budget."""
-        return Price(base, found, self._recorded(fold, Built([])), self.count, self.settings.budget)
+        return Price(base, found, self._recorded(fold, Built([])), self.count, self.settings.budget, fold.example.dtype)
 
     def chosen(self, keys: Keys, price: Price) -> list[Channels]:
         """The channels that come first: as many as the budget allows, or the share to keep."""

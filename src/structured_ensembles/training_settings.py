@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from structured_ensembles.augmentation import Augmentation
 from structured_ensembles.errors import SettingsError, unknown
-from structured_ensembles.types import Choice
+from structured_ensembles.types import Choice, check_numbers
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -91,6 +91,7 @@ class TrainingSettings:
     log: Log = Log.CSV
 
     def __post_init__(self) -> None:
+        check_numbers(self)
         problems = [*_unknown_choices(self), *(message for wrong, message in _limits(self) if wrong)]
         if problems:
             raise SettingsError("; ".join(problems))

@@ -5,19 +5,22 @@ Shapes: M members, B batch, C channels of one group, K classes.
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from enum import Enum
+from numbers import Real
 from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
 import torch
 from torch import Tensor, nn
 
-from structured_ensembles.errors import unknown
+from structured_ensembles.errors import SettingsError, unknown
 
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from _typeshed import DataclassInstance
     from typing_extensions import Self
 
 Architecture: TypeAlias = Callable[[], nn.Module]
@@ -50,6 +53,30 @@ class Choice(str, Enum):
         if str(name) not in known:
             raise unknown(cls.__name__.lower(), str(name), known)
         return known[str(name)]
+
+
+def check_numbers(settings: DataclassInstance) -> None:
+    """Refuse what is no number in a field of a frozen dataclass that is declared ``int`` or ``float``, None apart.
+
+    Whole numbers of other libraries, such as NumPy's, become Python's.
+
+    Raises:
+        SettingsError: Naming every such field.
+    """
+    problems = []
+    for one in fields(settings):
+        value, kind = getattr(settings, one.name), str(one.type).removesuffix(" | None")
+        if value is None and kind != one.type:
+            continue
+        if kind == "float" and not isinstance(value, Real):
+            problems.append(f"{one.name} {value!r} must be a number")
+        if kind == "int":
+            try:
+                object.__setattr__(settings, one.name, operator.index(value))
+            except TypeError:
+                problems.append(f"{one.name} {value!r} must be a whole number")
+    if problems:
+        raise SettingsError("; ".join(problems))
 
 
 class Scope(Choice):

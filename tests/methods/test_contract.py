@@ -330,6 +330,7 @@ IMAGE = torch.rand(1, 8, 8)
         ([{"image": IMAGE, "label": 0}], r"must be a pair \(input, label\), got a dict of 2"),
         ([(IMAGE, 0, 1.0)], "got a tuple of 3"),
         ([((IMAGE, IMAGE), 0)], "an input must be ONE tensor"),
+        ([([0.5] * 64, 0)], "must be ONE tensor or array, not a list"),
         ([(object(), 0)], r"turn images into tensors with ToTensor\(\)"),
         ([(IMAGE, 0), (IMAGE[:, 1:], 1)], "of the same shape in every example"),
         ([], "empty"),
@@ -338,6 +339,57 @@ IMAGE = torch.rand(1, 8, 8)
 def test_examples_of_another_form_are_refused(items: list[object], message: str) -> None:
     with pytest.raises(DataError, match=message):
         make("single").fit(Items(items))
+
+
+@pytest.mark.parametrize(
+    ("source", "message"),
+    [
+        (None, "the data are a NoneType: give a DataLoader"),
+        ([(torch.rand(2, 1, 8, 8), ["cat", "dog"])], r"must hold tensors or arrays .*give their names as classes="),
+    ],
+)
+def test_data_of_another_kind_are_refused(source: object, message: str) -> None:
+    with pytest.raises(DataError, match=message):
+        make("single").fit(source)
+
+
+class Auxiliary(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.hidden, self.linear = nn.Linear(64, 12), nn.Linear(12, 3)
+
+    def forward(self, inputs: torch.Tensor) -> object:
+        logits = self.linear(self.hidden(inputs.flatten(1)).relu())
+        return (logits, logits) if self.training else logits
+
+
+class Cosine(Auxiliary):
+    def forward(self, inputs: torch.Tensor) -> torch.Tensor:
+        hidden = self.hidden(inputs.flatten(1)).relu()
+        return nn.functional.linear(hidden, nn.functional.normalize(self.linear.weight))
+
+
+def test_a_network_that_returns_more_in_training_is_refused_before_it() -> None:
+    with pytest.raises(NetworkError, match=r"in training mode must be logits .* but is tuple.*aux_logits=False"):
+        make("single", Auxiliary).fit(images())
+
+
+@pytest.mark.parametrize("name", ["batch_ensemble", "masksembles"])
+def test_layers_that_are_read_without_being_called_are_told_of(name: str) -> None:
+    with pytest.raises(NetworkError, match=f"cannot be turned into one of {name} .*Have it call the layer"):
+        make(name, Cosine).fit(images())
+
+
+@pytest.mark.filterwarnings("ignore")  # torch's own, of tracing
+@pytest.mark.parametrize("name", ["single", "structured"])
+def test_a_scripted_network_is_refused(name: str) -> None:
+    with pytest.raises(NetworkError, match="give the module that it was made of"):
+        make(name, torch.jit.trace(Cosine(), torch.rand(2, 64))).fit(images())
+
+
+def test_a_seed_is_a_whole_number() -> None:
+    with pytest.raises(SettingsError, match=r"seed 1\.5 must be a whole number"):
+        make("single").fit(images(), seed=1.5)
 
 
 def test_double_inputs_are_told_how_to_become_float() -> None:

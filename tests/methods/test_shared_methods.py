@@ -17,10 +17,10 @@ from torch.nn.modules.module import (
 )
 from torch.utils.data import TensorDataset
 
-from structured_ensembles import Ensemble, NetworkSpec, _lightning, artefact, settings
-from structured_ensembles.errors import ArtefactError, BudgetError, SettingsError
+from structured_ensembles import Ensemble, NetworkSpec, _lightning, artefact, settings, shared
+from structured_ensembles.errors import ArtefactError, BudgetError, NetworkError, SettingsError
 from structured_ensembles.fitting import Fittable
-from structured_ensembles.methods import METHODS, BatchEnsemble, MCDropout, PackedEnsemble, SingleNetwork
+from structured_ensembles.methods import METHODS, BatchEnsemble, Masksembles, MCDropout, PackedEnsemble, SingleNetwork
 from structured_ensembles.shared import FORMS, Form
 from structured_ensembles.sizes import Budget
 from structured_ensembles.training import train
@@ -181,6 +181,32 @@ def test_weight_decay_spares_nothing_of_a_plain_network(monkeypatch: pytest.Monk
 
 
 # --- forged files ---------------------------------------------------------------------------------------------------
+
+
+class HeadFirst(nn.Module):
+    """Defines its layers in another order than it runs them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.head, self.last, self.stem = nn.Linear(12, 12), nn.Linear(12, 3), nn.Linear(64, 12)
+
+    def forward(self, inputs: torch.Tensor) -> torch.Tensor:
+        return self.last(self.head(self.stem(inputs.flatten(1)).relu()).relu())
+
+
+def test_masks_leave_the_input_alone_whatever_is_defined_first(tmp_path: Path) -> None:
+    pytest.importorskip("torch_uncertainty")
+    fast = replace(settings(), training=TrainingSettings(epochs=1))
+    ensemble = Masksembles(HeadFirst, 2, settings=fast).fit(images())
+    network = ensemble.members[0].network
+    assert isinstance(network.stem, nn.Linear)
+    assert network.head.masks.shape == network.last.masks.shape == (2, 12)
+    ensemble.save(tmp_path / "it.safetensors")
+    loaded = Ensemble.load(tmp_path / "it.safetensors", HeadFirst)
+    inputs = images().tensors[0]
+    assert torch.equal(loaded.logits(inputs), ensemble.logits(inputs))
+    with pytest.raises(NetworkError, match="there is no layer 'nothing'"):
+        shared.make(HeadFirst, Form("masked", {"first": "nothing"}), 2)
 
 
 def saved(form: str, path: Path, base: object = SPEC) -> None:

@@ -123,7 +123,7 @@ def test_the_length_of_a_cycle_can_be_given() -> None:
     assert {training.max_steps for training in ensemble.asked} == {None}
 
 
-@pytest.mark.parametrize("epochs", [0, -1])
-def test_a_cycle_has_an_epoch(epochs: int) -> None:
-    with pytest.raises(SettingsError, match=rf"cycle_epochs {epochs} must be at least 1, or none"):
+@pytest.mark.parametrize("epochs", [0, -1, 2.5])
+def test_a_cycle_has_an_epoch(epochs: float) -> None:
+    with pytest.raises(SettingsError, match=rf"cycle_epochs {epochs} must be a whole number of at least 1, or none"):
         SnapshotEnsemble(SPEC, 2, cycle_epochs=epochs)

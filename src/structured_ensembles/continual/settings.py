@@ -13,7 +13,7 @@ from structured_ensembles.ranking import Reduce
 from structured_ensembles.search import SearchSettings
 from structured_ensembles.selection import Rule
 from structured_ensembles.training_settings import Optimiser, Schedule, TrainingSettings
-from structured_ensembles.types import Choice, Placement
+from structured_ensembles.types import Choice, Placement, check_numbers
 
 
 class ThresholdOver(Choice):
@@ -115,6 +115,7 @@ class ContinualSettings:
     graph_seconds: float = 60.0
 
     def __post_init__(self) -> None:
+        check_numbers(self)
         for name, kind in _CHOICES.items():
             object.__setattr__(self, name, kind.named(getattr(self, name)))
         if problems := [message for wrong, message in _limits(self) if wrong]:

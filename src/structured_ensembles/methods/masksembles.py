@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING
 
 from structured_ensembles.fitting import Base, Built, Fittable, Fold
 from structured_ensembles.shared import Form
+from structured_ensembles.shared._layers import called_layers, first_called
+from structured_ensembles.shared.torch_uncertainty import MASKED
 
 if TYPE_CHECKING:
     from structured_ensembles.presets import Settings
@@ -32,4 +34,8 @@ class Masksembles(Fittable):
 
     def build(self, fold: Fold) -> Built:
         """Train it."""
-        return self.train_shared(Form("masked", {"scale": self.scale}), fold)
+        base = self.draw(fold.seed)
+        first = first_called(base, fold.example, MASKED)
+        usual = next(iter(called_layers(base, MASKED)), "")
+        other = {} if first == usual else {"first": first}  # a file names it only where it is not the first defined
+        return self.train_shared(Form("masked", {"scale": self.scale, **other}), fold)

@@ -13,6 +13,7 @@ from structured_ensembles.fitting import Base, Built, Fittable, Fold
 from structured_ensembles.prediction import Ensemble
 from structured_ensembles.selection import impossible
 from structured_ensembles.shared import Form
+from structured_ensembles.shared.torch_uncertainty import check_independent
 from structured_ensembles.sizes import Unit
 
 if TYPE_CHECKING:
@@ -44,7 +45,9 @@ class PackedEnsemble(Fittable):
     def build(self, fold: Fold) -> Built:
         """Choose the width and train it."""
         alpha = self.alpha if self.alpha is not None else self._widest(fold)
-        return self.train_shared(Form("packed", {"alpha": alpha}), fold)
+        form = Form("packed", {"alpha": alpha})
+        check_independent(self.draw(fold.seed, form=form), fold.example)
+        return self.train_shared(form, fold)
 
     def _widest(self, fold: Fold) -> float:
         """The largest alpha within the budget, by bisection: the cost grows with it."""

@@ -39,8 +39,8 @@ class SnapshotEnsemble(Fittable):
     ) -> None:
         super().__init__(base, members, settings)
         self.cycle_epochs = cycle_epochs
-        if cycle_epochs is not None and cycle_epochs < 1:
-            raise SettingsError(f"cycle_epochs {cycle_epochs} must be at least 1, or none")
+        if cycle_epochs is not None and not (hasattr(cycle_epochs, "__index__") and cycle_epochs >= 1):
+            raise SettingsError(f"cycle_epochs {cycle_epochs!r} must be a whole number of at least 1, or none")
 
     def build(self, fold: Fold) -> Built:
         """Train cycle after cycle."""

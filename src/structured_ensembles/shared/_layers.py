@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 
 from structured_ensembles import surgery
 from structured_ensembles.errors import NetworkError
+from structured_ensembles.sizes import in_mode
 
 
 def called_layers(network: nn.Module, purpose: str) -> dict[str, nn.Module]:
@@ -31,3 +33,24 @@ def called_layers(network: nn.Module, purpose: str) -> dict[str, nn.Module]:
         elif surgery.is_layer(module) and not name.startswith(attention):
             layers[name] = module
     return layers
+
+
+def first_called(network: nn.Module, example: Tensor, purpose: str) -> str:
+    """The dotted name of the layer of `called_layers` that runs first; the first defined one if none does.
+
+    Args:
+        network: Left as it is.
+        example: Inputs (B, ...), on the network's device.
+        purpose: As `called_layers` takes it.
+    """
+    layers, order = called_layers(network, purpose), list[str]()
+    hooks = [
+        layer.register_forward_pre_hook(lambda *_, name=name: order.append(name)) for name, layer in layers.items()
+    ]
+    try:
+        with torch.no_grad(), torch.random.fork_rng(devices=[]), in_mode(network, training=False):
+            network(example)
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return next(iter([*order, *layers]), "")

@@ -29,6 +29,8 @@ MOST_MEMBERS = 1024
 MOST_GROUPS = 64
 NARROWEST_MASKED = 10
 """Channels below which the library finds no M masks."""
+MASKED = "be masked"
+"""What is to be done with layers, for errors of `called_layers`."""
 MOST_DRAWS = 20_000
 """Of masks for one layer: the library would search without end."""
 
@@ -184,10 +186,10 @@ def check_independent(network: nn.Module, example: Tensor) -> None:
 # --- Masksembles ----------------------------------------------------------------------------------------------------
 
 
-def masksembles(network: nn.Module, members: int, *, scale: float = 2.0) -> nn.Module:
+def masksembles(network: nn.Module, members: int, *, scale: float = 2.0, first: str | None = None) -> nn.Module:
     """Members that share all weights and see different channels: Durasov et al. 2021, https://arxiv.org/abs/2012.08334.
 
-    M fixed binary masks multiply the input channels of every convolution and Linear layer but the first one defined.
+    M fixed binary masks multiply the input channels of every convolution and Linear layer but the first one.
     They are drawn by the library, seeded from torch's global generator, and stored as one byte a channel and member.
     Layers with fewer than 10 input channels, and the projections of ``nn.MultiheadAttention``, stay without.
 
@@ -199,6 +201,7 @@ def masksembles(network: nn.Module, members: int, *, scale: float = 2.0) -> nn.M
             copied, with its weights as they are.
         members: M.
         scale: How little the masks overlap, in [1.1, 6]: each keeps some 1 / (scale * (1 - (1 - 1 / scale) ** M)).
+        first: Name of the layer that reads the network's input, which must not be masked; None: the first one defined.
 
     Raises:
         SettingsError: A number is outside its limits, or the library is not installed.
@@ -208,7 +211,7 @@ def masksembles(network: nn.Module, members: int, *, scale: float = 2.0) -> nn.M
     integer("members", members, 1, MOST_MEMBERS)
     number("scale", scale, 1.1, 6)
     library = _library("masksembles")
-    layers = _maskable(network)
+    layers = _maskable(network, first)
     draws = _Draws(int(torch.randint(2**31, (1,), device="cpu")))
     with _drawing_from(library, draws):
         masked = {layer: _Masked(layer, _masks(library, draws, layer, members, scale)) for layer in layers.values()}
@@ -259,14 +262,16 @@ class _Masksembles(nn.Module):
         )
 
 
-def _maskable(network: nn.Module) -> dict[str, nn.Module]:
+def _maskable(network: nn.Module, first: str | None) -> dict[str, nn.Module]:
     """By dotted name, the layers that get masks."""
-    layers = called_layers(network, "be masked")
-    first = next(iter(layers.values()), None)
+    layers = called_layers(network, MASKED)
+    if first is not None and first not in layers:
+        raise NetworkError(f"there is no layer {first!r} in the network that could read its input")
+    reading = layers[first] if first is not None else next(iter(layers.values()), None)
     wide = {
         name: layer
         for name, layer in layers.items()
-        if layer is not first and surgery.width(layer, Side.IN) >= NARROWEST_MASKED
+        if layer is not reading and surgery.width(layer, Side.IN) >= NARROWEST_MASKED
     }
     if not wide:
         msg = (
