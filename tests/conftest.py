@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -105,3 +106,9 @@ def architecture(request: pytest.FixtureRequest) -> Architecture:
         network = randomise(build(), seed=1).eval()
     example = torch.randn(2, *shape, generator=torch.Generator().manual_seed(2))
     return Architecture(request.param, network, example, topology.find(network, example))
+
+
+@pytest.fixture(scope="session")
+def environment() -> dict[str, str]:
+    """Of a process that computes to the bit what this one does, on as many threads."""
+    return {**os.environ, "OMP_NUM_THREADS": "1"}

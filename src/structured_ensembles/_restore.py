@@ -58,7 +58,10 @@ def _base(record: Record, tensors: Sequence[Mapping[str, Tensor]], architecture:
         failure = f"the architecture cannot be made to answer {record.members} times, as {record.form.name!r}"
         return _built(lambda: own, record, tensors, failure, "Pass the one that the members were trained with")
     if record.network is None:
-        raise ArtefactError("its architecture is not of the registry: pass it, as in load(path, architecture=MyNet).")
+        raise ArtefactError(
+            "its architecture has no name: pass it, as in load(path, architecture=MyNet). The command can only use one "
+            "that is registered by name (networks.register, and --plugin FILE.py)"
+        )
     failure = f"its network {record.network.name!r} cannot be built"
     return _built(record.network, record, tensors, failure, "If you have the architecture, pass it")
 

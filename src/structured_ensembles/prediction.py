@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from structured_ensembles import artefact, sizes
-from structured_ensembles.errors import DataError, SettingsError, first_line
+from structured_ensembles.errors import ArtefactError, DataError, SettingsError, first_line
 from structured_ensembles.temperature import temper
 from structured_ensembles.uncertainty import predict_from_logits, require_finite
 
@@ -164,7 +164,10 @@ class Ensemble(nn.Module):
         record, tensors = artefact.read(Path(path))
         if isinstance(architecture, nn.Module):
             architecture = partial(copy.deepcopy, architecture)
-        return Ensemble(artefact.restore(record, tensors, architecture), record).eval()
+        try:
+            return Ensemble(artefact.restore(record, tensors, architecture), record).eval()
+        except ArtefactError as error:
+            raise ArtefactError(f"{path}: {error}") from error
 
 
 def _checked(inputs: object, shape: tuple[int, ...]) -> Tensor:

@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
 from pathlib import Path
 
 import pytest
@@ -62,9 +61,3 @@ def finished(tmp_path_factory):
 @pytest.fixture(scope="session")
 def artefact(finished):
     return finished / "structured.safetensors"
-
-
-@pytest.fixture(scope="session")
-def environment():
-    """Of a process that computes to the bit what this one does, on as many threads."""
-    return {**os.environ, "OMP_NUM_THREADS": "1"}

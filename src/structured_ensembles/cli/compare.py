@@ -11,6 +11,7 @@ from structured_ensembles.cli.fit import default_name
 from structured_ensembles.cli.grids import at_once, extended, kept, plan_of, tell_failure
 from structured_ensembles.cli.kinds import Whole
 from structured_ensembles.cli.options import AXES, COMPARED, COMPARISON, Sectioned, declared
+from structured_ensembles.cli.verb import plugin_option
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -36,6 +37,7 @@ _FILES = (
 
 @click.command(cls=Sectioned, sections=COMPARISON, examples=_EXAMPLES)
 @declared(*COMPARED.values())
+@plugin_option
 @click.option("--config", metavar="FILE.yaml", help="Read options from a file, one `name: value` a line.")
 @click.option("--jobs", type=Whole(), help="Runs at once. [default: one for each core; 1 with a GPU]")
 @click.option("--out", type=click.Path(path_type=Path), help="A new folder. [default: runs/compare-DATA-ARCHITECTURE]")

@@ -12,6 +12,7 @@ from structured_ensembles.cli.grids import at_once, extended, kept, plan_of, tel
 from structured_ensembles.cli.kinds import Whole
 from structured_ensembles.cli.options import Sectioned, declared
 from structured_ensembles.cli.stream_options import STREAM_AXES, STREAM_OPTIONS, STREAM_SECTIONS
+from structured_ensembles.cli.verb import plugin_option
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -45,6 +46,7 @@ _FILES = (
 
 @click.command(cls=Sectioned, sections=STREAM_SECTIONS, examples=_EXAMPLES)
 @declared(*STREAM_OPTIONS.values())
+@plugin_option
 @click.option("--config", metavar="FILE.yaml", help="Read options from a file, one `name: value` a line.")
 @click.option("--jobs", type=Whole(), help="Runs at once. [default: one for each core; 1 with a GPU]")
 @click.option(

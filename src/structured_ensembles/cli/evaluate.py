@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from structured_ensembles.cli.options import IMAGE_SIZE, declared
-from structured_ensembles.cli.verb import Verb
+from structured_ensembles.cli.verb import Verb, plugin_option
 
 if TYPE_CHECKING:
     from structured_ensembles.artefact import Record
@@ -63,6 +63,7 @@ _ONLY_WITH_ALL = ("against", "ood", "sample", "epsilon", "cifar_c", "seed", "ski
     help="With --all: leave out calibration, uncertainty, selective, out_of_distribution, adversarial, corruptions, "
     "cost or structure. Repeatable.",
 )
+@plugin_option
 @click.option("--out", type=_PATH, help="With --all: where to write. [beside the artefact, NAME-evaluation]")
 @click.pass_context
 def evaluate(

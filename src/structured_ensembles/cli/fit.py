@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from structured_ensembles.cli.options import OPTIONS, SECTIONS, Sectioned, declared
+from structured_ensembles.cli.verb import plugin_option
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -28,6 +29,7 @@ structens fit --resume --out runs/mnist
 
 @click.command(cls=Sectioned, sections=SECTIONS, examples=_EXAMPLES)
 @declared(*OPTIONS.values())
+@plugin_option
 @click.option(
     "--config", metavar="FILE.yaml", help="Read options from a file, one `name: value` a line; those given here win."
 )

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from structured_ensembles.cli.verb import Verb
+from structured_ensembles.cli.verb import Verb, plugin_option
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -25,6 +25,7 @@ structens inspect runs/demo/structured.safetensors
 
 @click.command(cls=Verb, examples=_EXAMPLES)
 @click.argument("artefact", type=click.Path(path_type=Path))
+@plugin_option
 @click.option("--json", "as_json", is_flag=True, help="Print JSON, with all members.")
 def inspect(artefact: Path, *, as_json: bool) -> None:
     """Show what is in an ARTEFACT: its architecture, its members, what they share and what they cost.

@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from structured_ensembles.cli.verb import Verb
+from structured_ensembles.cli.verb import Verb, plugin_option
 
 _EXAMPLES = """
 structens predict runs/demo/structured.safetensors photo.png
@@ -19,6 +19,7 @@ structens predict runs/demo/structured.safetensors *.png --json > answers.json
 @click.command(cls=Verb, examples=_EXAMPLES)
 @click.argument("artefact", type=click.Path(path_type=Path))
 @click.argument("images", nargs=-1, required=True)
+@plugin_option
 @click.option("--calibrated", is_flag=True, help="Correct the confidence by the temperature fitted on held-out images.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON, one object an image.")
 def predict(artefact: Path, images: tuple[str, ...], *, calibrated: bool, as_json: bool) -> None:

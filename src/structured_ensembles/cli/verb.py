@@ -38,5 +38,25 @@ def debug_option() -> click.Option:
     return click.Option(["--debug"], is_flag=True, expose_value=False, callback=_remember, help=text)
 
 
+def plugin_option(command: Any) -> Any:  # noqa: ANN401 (a function that click decorates)
+    """``--plugin`` for a verb that builds networks or looks for channels."""
+    return click.option(
+        "--plugin",
+        multiple=True,
+        metavar="FILE.py",
+        is_eager=True,
+        expose_value=False,
+        callback=_load,
+        help="First run this Python file of yours, which may register architectures and diversity terms. Repeatable.",
+    )(command)
+
+
+def _load(_: click.Context, __: click.Parameter, files: tuple[str, ...]) -> None:
+    from structured_ensembles import plugins
+
+    for file in files:
+        plugins.load(file)
+
+
 def _remember(ctx: click.Context, _: click.Parameter, value: object) -> None:
     ctx.meta["debug"] = bool(value) or ctx.meta.get("debug", False)

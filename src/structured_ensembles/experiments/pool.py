@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 import torch
 
+from structured_ensembles import plugins
 from structured_ensembles.errors import ArtefactError, SettingsError
 from structured_ensembles.files import write_whole
 from structured_ensembles.progress import Bar, bar, quiet
@@ -173,7 +174,7 @@ def _workers(there: Callable[[], Callable[[Any], Any]], jobs: int) -> Iterator[P
     """Processes that know what all cells need; whatever stops the block stops them too."""
     others = set(multiprocessing.active_children())
     # A process that was forked from one with threads, as torch has, may hang: start them afresh.
-    pool = ProcessPoolExecutor(jobs, multiprocessing.get_context("spawn"), _prepare, (there,))
+    pool = ProcessPoolExecutor(jobs, multiprocessing.get_context("spawn"), _prepare, (there, plugins.loaded()))
     try:
         yield pool
     except BaseException:
@@ -188,9 +189,11 @@ _prepared: list[Callable[[Any], Any]] = []
 """In a worker, what runs a cell."""
 
 
-def _prepare(there: Callable[[], Callable[[Any], Any]]) -> None:
+def _prepare(there: Callable[[], Callable[[Any], Any]], files: Sequence[Path]) -> None:
     threading.Thread(target=_end_with_parent, daemon=True).start()
     torch.set_num_threads(1)
+    for file in files:
+        plugins.load(file)
     _prepared.append(there())
 
 

@@ -92,7 +92,8 @@ def _build_bare(spec: NetworkSpec) -> nn.Module:
     if spec.name.startswith(tuple(f"{source}:" for source in external.SOURCES)):
         return external.build(spec)
     if spec.name not in _factories:
-        raise unknown("architecture", spec.name, [*names(), *(f"{source}:NAME" for source in external.SOURCES)])
+        known = unknown("architecture", spec.name, [*names(), *(f"{source}:NAME" for source in external.SOURCES)])
+        raise SettingsError(f"{known} One of your own: register it, on the command line by --plugin FILE.py.")
     factory = _factories[spec.name]
     _check_arguments(factory, spec)
     network = factory(spec.input_shape, spec.classes, **spec.arguments)

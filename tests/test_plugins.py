@@ -1,0 +1,98 @@
+"""Files of a user's own, in this process, in the command and in its workers."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from structured_ensembles import plugins
+from structured_ensembles.errors import SettingsError
+
+PLUGIN = """
+import torch
+from torch import nn
+from structured_ensembles import diversity, networks
+
+@diversity.register("spread")
+def spread(observation):
+    return torch.stack([scores.var(dim=0).mean().neg().exp() for scores in observation.scores.values()]).mean()
+
+@networks.register("tiny")
+def tiny(input_shape, classes, width=24):
+    pixels = input_shape[0] * input_shape[1] * input_shape[2]
+    return nn.Sequential(nn.Flatten(), nn.Linear(pixels, width), nn.ReLU(), nn.Linear(width, classes))
+"""
+
+
+@pytest.fixture(autouse=True)
+def forgetful(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(plugins, "_loaded", [])
+
+
+def test_a_file_runs_once(tmp_path: Path) -> None:
+    file = tmp_path / "mine.py"
+    file.write_text(
+        "from pathlib import Path\nlog = Path(__file__).with_name('log')\nwith log.open('a') as lines:\n    lines.write('run')\n"
+    )
+    plugins.load(file)
+    plugins.load(str(file.parent / "." / "mine.py"))
+    assert (tmp_path / "log").read_text() == "run"
+    assert plugins.loaded() == (file.resolve(),)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("a = 1\nb = a / 0\n", r"mine.py fails in line 2 \(ZeroDivisionError: division by zero\)"),
+        ("def (", r"mine.py fails in line 1 \(SyntaxError: "),
+        ("import no_such_library", r"fails in line 1 \(ModuleNotFoundError: No module named 'no_such_library'\)"),
+        (
+            "import structured_ensembles.networks as n\nn.register('mlp')",
+            "line 2 .the architecture 'mlp' exists already",
+        ),
+    ],
+)
+def test_a_file_that_fails_is_told_with_its_line(text: str, message: str, tmp_path: Path) -> None:
+    (tmp_path / "mine.py").write_text(text)
+    with pytest.raises(SettingsError, match=message):
+        plugins.load(tmp_path / "mine.py")
+    assert plugins.loaded() == ()
+    assert not [name for name in sys.modules if name.startswith("structens_plugin")]
+
+
+@pytest.mark.parametrize("name", ["nothing.py", "mine.txt", "."])
+def test_what_is_no_python_file_is_refused(name: str, tmp_path: Path) -> None:
+    (tmp_path / "mine.txt").touch()
+    with pytest.raises(SettingsError, match=r"is no file, or its name does not end in \.py"):
+        plugins.load(tmp_path / name)
+
+
+def structens(*arguments: str, cwd: Path, environment: dict[str, str]) -> subprocess.CompletedProcess[str]:
+    """In a process of its own: what is registered stays so."""
+    command = [sys.executable, "-m", "structured_ensembles.cli", *arguments]
+    return subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True, check=False)  # noqa: S603
+
+
+def test_the_command_knows_what_a_plugin_registers(tmp_path: Path, environment: dict[str, str]) -> None:
+    (tmp_path / "mine.py").write_text(PLUGIN)
+    common = ("--architecture", "tiny", "--epochs", "1", "--search-steps", "2", "--members", "2")
+    own = (*common, "--plugin", "mine.py", "--diversity", "spread=0.1")
+
+    refused = structens("fit", *common, cwd=tmp_path, environment=environment)
+    assert refused.returncode == 2
+    assert "register it, on the command line by --plugin FILE.py" in refused.stderr
+
+    fitted = structens("fit", *own, "--out", "run", cwd=tmp_path, environment=environment)
+    assert fitted.returncode == 0, fitted.stderr
+    artefact = "run/structured.safetensors"
+    shown = structens("inspect", artefact, "--plugin", "mine.py", "--json", cwd=tmp_path, environment=environment)
+    assert json.loads(shown.stdout)["architecture"] == "tiny"
+
+    grid = ("--methods", "single,structured", "--seeds", "1", "--jobs", "2", "--out", "grid")
+    compared = structens("compare", *own, *grid, cwd=tmp_path, environment=environment)
+    assert compared.returncode == 0, compared.stderr
+    assert [run["error"] for run in json.loads((tmp_path / "grid/results.json").read_text())] == [None, None]
