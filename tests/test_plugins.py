@@ -35,9 +35,12 @@ def forgetful(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_a_file_runs_once(tmp_path: Path) -> None:
     file = tmp_path / "mine.py"
-    file.write_text(
-        "from pathlib import Path\nlog = Path(__file__).with_name('log')\nwith log.open('a') as lines:\n    lines.write('run')\n"
-    )
+    lines = [
+        "from pathlib import Path",
+        "with Path(__file__).with_name('log').open('a') as log:",
+        "    log.write('run')",
+    ]
+    file.write_text("\n".join(lines))
     plugins.load(file)
     plugins.load(str(file.parent / "." / "mine.py"))
     assert (tmp_path / "log").read_text() == "run"

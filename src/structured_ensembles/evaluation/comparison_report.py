@@ -53,10 +53,11 @@ _MEASURED = (
     "ensemble, fitted on held-out images; shown where every seed has it."
 )
 _PAIRED = (
-    f"Against a baseline: arm minus baseline, each seed with the same seed: mean and {CONFIDENCE:.0%} interval of "
-    "Student's t, which assumes near-normal differences. **Bold**: the interval excludes zero, whether the arm is "
-    "better or worse; among many intervals some do by chance, about one in twenty where nothing differs. The others "
-    "are not distinguishable over these seeds, which does not show that they are equal."
+    "Against a baseline: arm minus baseline, each seed with the same seed (3/5: three of the arm's five seeds are the "
+    f"baseline's too): mean and {CONFIDENCE:.0%} interval of Student's t, which assumes near-normal differences. "
+    "**Bold**: the interval excludes zero, whether the arm is better or worse; among many intervals some do by chance, "
+    "about one in twenty where nothing differs. The others are not distinguishable over these seeds, which does not "
+    "show that they are equal."
 )
 
 _SEVERAL = (
@@ -186,30 +187,37 @@ def _time(row: Summary) -> str:
 def _differences(rows: Sequence[Summary], baseline: str, found: Mapping[str, Mapping[Arm, Difference]]) -> str:
     """The table of what all arms have more than one baseline."""
     title = f"#### Against `{baseline}`\n\n"
-    known = [row for row in rows if any(row.arm in found[quality.value] for quality in _COMPARED)]
-    if not known:
-        return f"{title}No arm has a seed in common with `{baseline}`."
+    known = {row.arm: _known(row.arm, found) for row in rows}
     lines = [
-        [f"`{row.arm.method}`", row.arm.budget or NONE, *(_difference(row, found[one.value], one) for one in _COMPARED)]
-        for row in known
+        [f"`{row.arm.method}`", row.arm.budget or NONE, _pairs(row, known[row.arm])]
+        + [_difference(row.arm, found[one.value], one) for one in _COMPARED]
+        for row in rows
+        if known[row.arm]
     ]
-    return title + _lines(["method", "budget", "accuracy (points)", "NLL", "ECE"], lines)
+    if not lines:
+        return f"{title}No arm has a seed in common with `{baseline}`."
+    return title + _lines(["method", "budget", "seeds", "accuracy (points)", "NLL", "ECE"], lines)
 
 
-def _difference(row: Summary, found: Mapping[Arm, Difference], quality: _Quality) -> str:
-    if row.arm not in found:
+def _known(arm: Arm, found: Mapping[str, Mapping[Arm, Difference]]) -> list[Difference]:
+    """What is known of an arm beside one baseline."""
+    return [found[quality.value][arm] for quality in _COMPARED if arm in found[quality.value]]
+
+
+def _pairs(row: Summary, differences: Sequence[Difference]) -> str:
+    """Over how many seeds, and of how many where some have no pair."""
+    pairs = min(one.pairs for one in differences)
+    return f"{pairs}/{row.seeds}" if pairs < row.seeds else str(pairs)
+
+
+def _difference(arm: Arm, found: Mapping[Arm, Difference], quality: _Quality) -> str:
+    if arm not in found:
         return NONE
-    one = found[row.arm]
+    one = found[arm]
     mean, *limits = (f"{quality.scale * number:+.{quality.digits}f}" for number in (one.mean, *(one.interval or ())))
     alone = "one seed" if one.pairs == 1 else "all seeds the same"
     text = f"{mean} [{', '.join(limits)}]" if limits else f"{mean} ({alone})"
-    return (f"**{text}**" if one.clear else text) + _fewer(row, [one])
-
-
-def _fewer(row: Summary, differences: Sequence[Difference]) -> str:
-    """Says so, where a difference is over some of the arm's seeds only."""
-    pairs = min((one.pairs for one in differences), default=row.seeds)
-    return f" ({pairs} of {row.seeds} seeds)" if pairs < row.seeds else ""
+    return f"**{text}**" if one.clear else text
 
 
 def _verdicts(rows: Sequence[Summary], ours: str, against: _Found) -> str:
@@ -221,14 +229,15 @@ def _verdicts(rows: Sequence[Summary], ours: str, against: _Found) -> str:
 
 
 def _against(mine: Sequence[Summary], baseline: str, found: Mapping[str, Mapping[Arm, Difference]]) -> str:
-    known = {row.arm: [found[one.value][row.arm] for one in _COMPARED if row.arm in found[one.value]] for row in mine}
-    parts = [
-        f"{f'at {row.arm.budget}' if row.arm.budget else 'at its own size'}{_fewer(row, known[row.arm])} "
-        f"{_verdict(row.arm, found)}"
-        for row in mine
-        if known[row.arm]
-    ]
+    known = [(row, _known(row.arm, found)) for row in mine]
+    parts = [f"{_where(row, differences)} {_verdict(row.arm, found)}" for row, differences in known if differences]
     return f"- Against `{baseline}`: {'; '.join(parts) or 'not compared, no seed has both'}."
+
+
+def _where(row: Summary, differences: Sequence[Difference]) -> str:
+    """At which budget, and over how many seeds where some have no pair."""
+    size, pairs = f"at {row.arm.budget}" if row.arm.budget else "at its own size", _pairs(row, differences)
+    return f"{size} ({pairs} seeds)" if "/" in pairs else size
 
 
 def _verdict(arm: Arm, found: Mapping[str, Mapping[Arm, Difference]]) -> str:
