@@ -11,7 +11,14 @@ from PIL import Image
 
 from structured_ensembles.errors import DataError
 from structured_ensembles.evaluation.comparison import Cell, Result
-from structured_ensembles.evaluation.comparison_pictures import apart, cost_front, diversity, pareto, training_cost
+from structured_ensembles.evaluation.comparison_pictures import (
+    _ticks,
+    apart,
+    cost_front,
+    diversity,
+    pareto,
+    training_cost,
+)
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -144,3 +151,15 @@ def test_a_cost_of_its_own_stays_where_it_is():
     assert first == 10.0
     assert second < 30.0 < third
     assert second * third == pytest.approx(30.0 * 30.0)
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "ticks"),
+    [
+        (0.9e6, 4.6e6, [1e6, 1.5e6, 2e6, 3e6, 4e6]),
+        (0.9, 60, [1, 2, 5, 10, 20, 50]),
+        (0.5, 5000, [1, 10, 100, 1000]),
+    ],
+)
+def test_ticks_are_as_fine_as_can_be_read(low: float, high: float, ticks: list[float]) -> None:
+    assert _ticks(low, high) == pytest.approx(ticks)

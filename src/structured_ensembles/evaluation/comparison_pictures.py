@@ -58,6 +58,9 @@ class _Panel:
     higher: bool = True
 
 
+_MOST_TICKS = 6
+"""On a logarithmic axis."""
+
 _ACCURACY = _Axis("accuracy", "accuracy (%)", share=True)
 _BYTES = _Axis("bytes_on_disk", f"bytes on disk{_BESIDE}", cost=True)
 _TRAINING = _Axis("training_flops", f"FLOPs of training{_BESIDE}", cost=True)
@@ -223,7 +226,7 @@ def _scale(axes: Axes, panel: _Panel) -> None:
     if panel.x.cost:
         axes.set_xscale("log")
         low, high = axes.get_xlim()
-        middle, half = sqrt(low * high), max(2.0, sqrt(high / low))  # a factor of four holds a tick at 1, 2 or 5
+        middle, half = sqrt(low * high), max(2.0, sqrt(high / low))  # a factor of four holds several ticks
         axes.set_xlim(middle / half, middle * half)
         axes.xaxis.set_major_locator(FixedLocator(_ticks(middle / half, middle * half)))
         axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: "".join(scaled(value))))
@@ -231,10 +234,13 @@ def _scale(axes: Axes, panel: _Panel) -> None:
 
 
 def _ticks(low: float, high: float) -> list[float]:
-    """1, 2 and 5 of every power of ten between the limits, or only 1 where that is too many to be read."""
+    """The finest of a few divisions of every power of ten that has few enough ticks between the limits to be read."""
     powers = range(floor(log10(low)), ceil(log10(high)) + 1)
-    fine = [digit * 10.0**power for power in powers for digit in (1, 2, 5) if low <= digit * 10.0**power <= high]
-    return fine if len(fine) <= 6 else [10.0**power for power in powers if low <= 10.0**power <= high]
+    divided = [
+        [digit * 10.0**power for power in powers for digit in digits if low <= digit * 10.0**power <= high]
+        for digits in ((1, 1.5, 2, 3, 4, 6, 8), (1, 2, 5), (1,))
+    ]
+    return next((ticks for ticks in divided if len(ticks) <= _MOST_TICKS), divided[-1])
 
 
 def _styles() -> list[dict[str, Any]]:
