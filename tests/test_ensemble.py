@@ -250,23 +250,6 @@ def test_preparation_costs_the_examples_that_are_passed(epochs, steps, ranked, c
     assert ensemble.examples_passed(images(count)) == (searched, passed)
 
 
-class Tokens(nn.Module):
-    def __init__(self) -> None:
-        super().__init__()
-        self.embedding, self.hidden, self.out = nn.Embedding(20, 16), nn.Linear(16, 16), nn.Linear(16, 3)
-
-    def forward(self, tokens: torch.Tensor) -> torch.Tensor:
-        return self.out(self.hidden(self.embedding(tokens).mean(1)).relu())
-
-
-def test_operations_are_counted_on_inputs_of_the_kind_of_the_examples() -> None:
-    tokens = torch.randint(20, (60, 5), generator=torch.Generator().manual_seed(0))
-    ensemble = StructuredEnsemble(Tokens, 2, budget="1x flops", settings=FAST).fit(
-        TensorDataset(tokens, images().tensors[1])
-    )
-    assert ensemble.size().flops <= 2 * (16 * 16 + 16 * 3)
-
-
 def test_one_network_cannot_be_drawn_afresh() -> None:
     with pytest.raises(SettingsError, match="re_init draws each member afresh: give the class Joined"):
         StructuredEnsemble(Joined(), settings=replace(FAST, re_init=True))

@@ -310,6 +310,13 @@ def test_inputs_may_be_whole_numbers(name: str) -> None:
     assert ensemble.size().flops > 0
 
 
+def test_operations_are_counted_on_inputs_of_the_kind_of_the_examples() -> None:
+    tokens = torch.randint(20, (60, 5), generator=torch.Generator().manual_seed(0))
+    examples = TensorDataset(tokens, images().tensors[1])
+    ensemble = StructuredEnsemble(Tokens, 2, budget="1x flops", settings=FAST).fit(examples)
+    assert ensemble.size().flops <= make("single", Tokens).fit(examples).size().flops
+
+
 class Items(Dataset):
     def __init__(self, items: list[object]) -> None:
         self.items = items
