@@ -392,3 +392,59 @@ def test_a_subclass_of_subset_gives_its_own_examples():
         assert (inputs == 100).all()
         assert (labels == 7).all()
     assert labels_of(part).tolist() == [7] * 4
+
+
+def small(examples: int = 40) -> TensorDataset:
+    return TensorDataset(torch.arange(examples * 2).view(examples, 2).float(), torch.arange(examples) % 2)
+
+
+def test_indices_of_a_subset_may_be_tensors() -> None:
+    chosen = torch.randperm(40, generator=torch.Generator().manual_seed(0))[:20]
+    expected = [(inputs.tolist(), labels.tolist()) for inputs, labels in loader(Subset(small(), chosen.tolist()), 7, 1)]
+    for data in (
+        Subset(small(), chosen),
+        as_dataset(DataLoader(small(), sampler=SubsetRandomSampler(chosen))),
+        Subset(Subset(small(), list(range(40))), chosen),
+    ):
+        check_finite(data)
+        assert [(inputs.tolist(), labels.tolist()) for inputs, labels in loader(data, 7, 1)] == expected
+        kept, held_out = split_held_out(data, 0.2, 0)
+        assert len(kept) + len(held_out) == 20
+
+
+class Stream(IterableDataset):
+    def __iter__(self):
+        return iter(small())
+
+
+def test_a_loader_may_be_over_anything_that_torch_takes() -> None:
+    listed = [(inputs, int(label)) for inputs, label in small()]
+    for source in (DataLoader(listed, batch_size=8), DataLoader(listed, batch_size=8, shuffle=True)):
+        assert not repeats(source)
+        (inputs, _), *_ = loader(as_dataset(source), 40, 0, shuffle=False)
+        assert torch.equal(inputs, small().tensors[0])
+    assert not repeats(DataLoader(Stream(), batch_size=8))
+    assert len(as_dataset(DataLoader(Stream(), batch_size=8))) == 40
+
+
+def test_repetitions_are_found_in_batches_and_subsets_too() -> None:
+    data = small()
+    twice = BatchSampler(RandomSampler(data, replacement=True, num_samples=60), 20, False)
+    once = BatchSampler(RandomSampler(data), 20, False)
+    assert repeats(DataLoader(data, sampler=twice, batch_size=None))
+    assert not repeats(DataLoader(data, sampler=once, batch_size=None))
+    assert repeats(DataLoader(data, sampler=[[0, 1], torch.tensor([2, 0])], batch_size=None))
+    assert repeats(Subset(data, [0, 0, 1]))
+    assert repeats(DataLoader(Subset(data, torch.tensor([0, 0, 1])), batch_size=2))
+    assert not repeats(Subset(data, [0, 1]))
+    assert not repeats(loader(data, 8, 0))
+
+
+def test_of_many_small_classes_chance_decides_which_are_held_out() -> None:
+    labels = torch.arange(500) % 100
+    data = TensorDataset(torch.zeros(500, 1), labels)
+    found = [{int(labels[i]) for i in split_held_out(data, 0.1, seed)[1].indices} for seed in range(3)]
+    assert [len(classes) for classes in found] == [50, 50, 50]
+    assert found[0] != found[1] != found[2]
+    assert all(max(classes) >= 90 for classes in found)
+    assert split_held_out(data, 0.1, 0)[1].indices == split_held_out(data, 0.1, 0, labels)[1].indices

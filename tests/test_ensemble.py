@@ -206,6 +206,8 @@ def test_choices_of_the_settings_may_be_given_by_their_names():
         ({"rank_batches": 1.5}, "rank_batches 1.5 must be a whole number"),
         ({"held_out": "a tenth"}, "held_out 'a tenth' must be a number"),
         ({"shrink_rounds": None}, "shrink_rounds None must be a whole number"),
+        ({"training": {"epochs": 2}}, r"training must be TrainingSettings\(\.\.\.\), not {'epochs': 2}"),
+        ({"budget": "lots"}, "budget 'lots' is not understood"),
     ],
 )
 def test_numbers_are_numbers(change, message) -> None:
@@ -213,6 +215,10 @@ def test_numbers_are_numbers(change, message) -> None:
         Settings(**change)
     with pytest.raises(SettingsError, match=r"keep '\.3' must be a number"):
         structured(keep=".3")
+
+
+def test_a_budget_may_be_written() -> None:
+    assert Settings(budget="2 MB") == Settings(budget=Budget(2_000_000))
 
 
 def test_whole_numbers_of_numpy_will_do() -> None:

@@ -258,6 +258,7 @@ def test_no_members_are_refused():
         ({"learning_rate": float("nan")}, "search learning_rate nan must be above 0"),
         ({"epochs": 2.5, "learning_rate": "high"}, "epochs 2.5 must be a whole number; learning_rate 'high' must be a"),
         ({"samples": 0, "epochs": -1}, "samples 0 must be at least 1; search epochs -1"),
+        ({"diversity": "overlap"}, "diversity 'overlap' must be weights by term"),
         ({"diversity": {"mdd": 1.0}}, "did you mean 'mmd'"),
         ({"diversity": {"mmd": -1.0}}, "weight of diversity term 'mmd' is -1.0"),
     ],

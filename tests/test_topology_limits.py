@@ -397,3 +397,24 @@ def test_the_answer_depends_on_the_network_alone():
     first = topology.find(network, torch.randn(2, 3, 8, 8))
     torch.manual_seed(2)
     assert topology.find(network.train(), torch.randn(5, 3, 8, 8)) == first
+
+
+class Helped(nn.Module):
+    """Has an output that only training uses."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.b, self.last, self.helper = nn.Linear(8, 12), nn.Linear(12, 12), nn.Linear(12, 3), nn.Linear(12, 3)
+
+    def forward(self, inputs):
+        hidden = self.a(inputs).relu()
+        logits = self.last(self.b(hidden).relu())
+        return logits + 0.3 * self.helper(hidden) if self.training else logits
+
+
+def test_channels_that_only_training_reads_are_left_whole():
+    network = Helped()
+    found = topology.find(network, FEATURES)
+    assert [group.name for group in found.groups] == ["b"]
+    assert any("'a'" in notice and "fails without some of them" in notice for notice in found.notices)
+    assert network.training

@@ -31,6 +31,11 @@ class Probe:
     calls: tuple[str, ...]
     output: Tensor
 
+    @property
+    def idle(self) -> bool:
+        """Whether some module with parameters was not called: training may call it."""
+        return any(name not in self.calls for name, _ in _owners(self.network))
+
 
 def make(network: nn.Module, example: Tensor) -> Probe:
     """Copy a network, in float64 unless its forward pass insists on float32, and run the copy once.
@@ -51,7 +56,7 @@ def _refuse_unsupported(network: nn.Module) -> None:
     """Refuse what cannot be cut safely, naming the module."""
     check_initialised(network)
     for name, module in network.named_modules():
-        old = hasattr(module, "weight_g") or hasattr(module, "weight_orig")
+        old = any(name.endswith(("_g", "_orig")) for name, _ in module.named_parameters(recurse=False))
         if parametrize.is_parametrized(module) or old:
             msg = f"layer {name!r} has a reparametrised weight (weight norm, spectral norm or pruning): remove it first"
             raise NetworkError(msg)
@@ -68,9 +73,7 @@ def _run(network: nn.Module, example: Tensor, dtype: torch.dtype) -> Probe:
     example = example.detach().cpu().to(dtype if example.is_floating_point() else example.dtype)
     calls: Counter[str] = Counter()
     hooks = [
-        module.register_forward_hook(lambda *_, name=name: calls.update([name]))
-        for name, module in copied.named_modules()
-        if any(True for _ in module.parameters(recurse=False))
+        module.register_forward_hook(lambda *_, name=name: calls.update([name])) for name, module in _owners(copied)
     ]
     try:
         with torch.no_grad():
@@ -87,6 +90,11 @@ def _run(network: nn.Module, example: Tensor, dtype: torch.dtype) -> Probe:
     return Probe(copied, example, tuple(calls), output)
 
 
+def _owners(network: nn.Module) -> list[tuple[str, nn.Module]]:
+    """Modules with parameters of their own."""
+    return [pair for pair in network.named_modules() if any(True for _ in pair[1].parameters(recurse=False))]
+
+
 def _randomised(network: nn.Module, dtype: torch.dtype) -> nn.Module:
     """A copy with random weights: networks that start with zeros would hide what depends on what."""
     generator = torch.Generator().manual_seed(0)
@@ -97,7 +105,8 @@ def _randomised(network: nn.Module, dtype: torch.dtype) -> nn.Module:
         if parameter.is_floating_point()
     }
     try:
-        copied = surgery.copied(network, drawn).to("cpu", dtype).eval()
+        copied = surgery.copied(network, drawn).to("cpu", dtype)
+        copied.eval()
     except Exception as error:
         msg = f"the network cannot be copied ({first_line(error)}): a copy must be possible with copy.deepcopy"
         raise NetworkError(msg) from error

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.lazy import LazyModuleMixin
 
+from structured_ensembles import surgery
 from structured_ensembles.errors import NetworkError, first_line
 from structured_ensembles.extraction import draw
 from structured_ensembles.sizes import in_mode
@@ -45,7 +46,13 @@ def check_stored(network: nn.Module, make: Callable[[], nn.Module], example: Ten
     """
     if isinstance(make, partial) and make.func is copy.deepcopy:  # one module: its copies are always alike
         _check_whole(network, example)
-    other = draw(make, _OTHER_SEED).to(example.device)
+    drawn = draw(make, _OTHER_SEED)
+    if drawn is network:
+        raise NetworkError(
+            "what should make the network gives the same one each time, and members must not be one network: give a "
+            f"function that makes a new one, the class {type(network).__name__}, or the network itself"
+        )
+    other = drawn.to(example.device)
     try:
         other.load_state_dict(network.state_dict())
     except RuntimeError as error:
@@ -74,7 +81,7 @@ def _check_whole(module: nn.Module, example: Tensor) -> None:
     Raises:
         NetworkError: Naming the tensors.
     """
-    other = copy.deepcopy(module)
+    other = surgery.copied(module, {})
     for _, owner, name in list(_unstored(other)):
         setattr(owner, name, _disturbed(getattr(owner, name)))
     with torch.no_grad(), in_mode(module, training=False), in_mode(other, training=False):

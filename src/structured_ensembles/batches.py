@@ -68,7 +68,7 @@ def _behind(source: DataLoader[Any]) -> Dataset[Any]:
     if not plain or isinstance(dataset, IterableDataset):
         return _drawn(source)
     if isinstance(sampler, SubsetRandomSampler):
-        return Subset(dataset, list(sampler.indices))
+        return Subset(dataset, [int(index) for index in sampler.indices])
     whole = type(sampler) is SequentialSampler or (
         type(sampler) is RandomSampler and _without_repeats(sampler, dataset)
     )
@@ -120,24 +120,37 @@ def _checked_batch(batch: object) -> tuple[Tensor, Tensor]:
 
 
 def repeats(source: Source) -> bool:
-    """Whether a loader draws with replacement, so that one example can come out several times.
+    """Whether one example can come out several times: a loader draws with replacement, or a subset names it twice.
 
     Samplers that are not torch's own are asked for one epoch, or for as much of it as cannot be without a repetition.
     """
-    if not isinstance(source, DataLoader) or source.batch_sampler is None:
-        return False
-    batches: Any = source.batch_sampler
-    sampler = batches.sampler if type(batches) is BatchSampler else None
+    if isinstance(source, DataLoader):
+        dataset = source.dataset
+        if isinstance(dataset, _Collated):
+            return repeats(dataset.dataset)
+        return not isinstance(dataset, IterableDataset) and (_draws_twice(source) or repeats(dataset))
+    return type(source) is Subset and len({int(index) for index in source.indices}) < len(source.indices)
+
+
+def _draws_twice(source: DataLoader[Any]) -> bool:
+    drawn: Any = source.sampler if source.batch_sampler is None else source.batch_sampler
+    sampler = drawn.sampler if type(drawn) is BatchSampler else drawn
     if isinstance(sampler, (RandomSampler, WeightedRandomSampler)):
         return sampler.replacement
     if isinstance(sampler, SequentialSampler):
         return False
     seen: set[int] = set()
-    for index in itertools.islice(itertools.chain.from_iterable(batches), sized(source.dataset) + 1):
-        if int(index) in seen:
+    for index in itertools.islice(_flat(drawn), sized(source.dataset) + 1):
+        if index in seen:
             return True
-        seen.add(int(index))
+        seen.add(index)
     return False
+
+
+def _flat(drawn: Iterable[Any]) -> Iterator[int]:
+    """Indices, one by one, of a sampler of indices or of batches of them."""
+    for one in drawn:
+        yield from torch.as_tensor(one).flatten().tolist()
 
 
 def check_finite(dataset: Dataset[Any]) -> None:
@@ -148,7 +161,7 @@ def check_finite(dataset: Dataset[Any]) -> None:
     """
     chosen: Any = slice(None)
     if type(dataset) is Subset:
-        chosen = list(dataset.indices)
+        chosen = [int(index) for index in dataset.indices]
         dataset = dataset.dataset
     if type(dataset) is not TensorDataset:
         return
@@ -160,7 +173,9 @@ def check_finite(dataset: Dataset[Any]) -> None:
         )
 
 
-def split_held_out(dataset: Dataset[Any], share: float, seed: int) -> tuple[Subset[Any], Subset[Any]]:
+def split_held_out(
+    dataset: Dataset[Any], share: float, seed: int, labels: Tensor | None = None
+) -> tuple[Subset[Any], Subset[Any]]:
     """Divide a dataset into what is trained on and what is held out, class by class.
 
     Every class keeps at least one example to train on, and at least one example is held out in all.
@@ -169,6 +184,7 @@ def split_held_out(dataset: Dataset[Any], share: float, seed: int) -> tuple[Subs
         dataset: N labelled examples.
         share: About what share of each class is held out, in (0, 1).
         seed: Which examples those are.
+        labels: (N,), int64, of the dataset, if they are known: some datasets must be read whole for them.
 
     Returns:
         The training subset and the held-out one, each in the dataset's own order.
@@ -179,9 +195,9 @@ def split_held_out(dataset: Dataset[Any], share: float, seed: int) -> tuple[Subs
     """
     if not 0 < share < 1:
         raise SettingsError(f"held-out share {share} is outside (0, 1): 0.1 holds out a tenth of the training data.")
-    labels = labels_of(dataset)
+    labels = labels_of(dataset) if labels is None else labels
     counts = torch.bincount(labels)
-    quotas = _held_out_counts(counts, share)
+    quotas = _held_out_counts(counts, share, seed)
     if int(quotas.sum()) == 0:
         raise DataError(
             f"{len(labels)} examples are too few to hold any out: at least one class needs two, "
@@ -192,13 +208,20 @@ def split_held_out(dataset: Dataset[Any], share: float, seed: int) -> tuple[Subs
     return Subset(dataset, train), Subset(dataset, kept_back)
 
 
-def _held_out_counts(counts: Tensor, share: float) -> Tensor:
-    """How many of each class are held out: its share rounded down, the rest of the total where most is missing."""
+def _held_out_counts(counts: Tensor, share: float, seed: int) -> Tensor:
+    """How many of each class are held out: its share rounded down, the rest of the total where most is missing.
+
+    Where as much is missing the first class comes first; but if some class may get none at all, it is a draw: else it
+    would be the last ones under every seed.
+    """
     wanted = counts.to(torch.float64) * share
     limit = (counts - 1).clamp(min=0)
     taken = torch.minimum(wanted.floor().to(torch.int64), limit)
     missing = max(1, round(float(wanted.sum()))) - int(taken.sum())
-    neediest = torch.argsort(wanted - taken, descending=True, stable=True)
+    order = torch.arange(len(counts))
+    if (wanted < 1).any():
+        order = torch.randperm(len(counts), generator=torch.Generator().manual_seed(derived_seed(seed, 1)))
+    neediest = order[torch.argsort((wanted - taken)[order], descending=True, stable=True)]
     neediest = neediest[taken[neediest] < limit[neediest]]
     taken[neediest[: max(missing, 0)]] += 1
     return taken
@@ -268,7 +291,8 @@ def _gather(dataset: Dataset[Any], indices: Sequence[int]) -> tuple[Tensor, Tens
         inputs, labels = (tensor[indices] for tensor in dataset.tensors)
         return inputs, labels
     if type(dataset) is Subset:
-        return _gather(dataset.dataset, [dataset.indices[index] for index in indices])
+        # As numbers: torch reads a short list of tensors as one index in several dimensions.
+        return _gather(dataset.dataset, [int(dataset.indices[index]) for index in indices])
     many = getattr(dataset, "__getitems__", None)  # the protocol of PyTorch's own fetcher
     inputs, labels = default_collate(many(indices) if many else [dataset[index] for index in indices])
     return inputs, labels

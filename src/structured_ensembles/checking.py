@@ -17,6 +17,10 @@ if TYPE_CHECKING:
     from structured_ensembles.networks import NetworkSpec
 
 
+_SUM = 1e-3
+"""How far from 1 the sum of probabilities may be, in half precision too."""
+
+
 def example_of(dataset: Any) -> Tensor:  # noqa: ANN401 (any dataset of examples)
     """(2, ...), the first two inputs, on the CPU."""
     examples = [check_pair(dataset, index % sized(dataset)) for index in range(2)]
@@ -41,7 +45,8 @@ def check_output(network: nn.Module, example: Tensor, classes: int) -> None:
         NetworkError: It fails on them, or returns something else than logits.
         DataError: It has another number of outputs than there are classes.
     """
-    output = _output(network.eval(), example)
+    network.eval()
+    output = _output(network, example)
     if isinstance(network, torch.jit.ScriptModule):
         raise NetworkError("a scripted network cannot be changed or trained anew: give the module that it was made of")
     if output.shape[1] != classes:
@@ -57,8 +62,9 @@ def check_training(network: nn.Module, example: Tensor) -> None:
     Raises:
         NetworkError: It does, or it fails.
     """
+    network.train()
     with torch.random.fork_rng(devices=[]):  # what dropout draws here, training must not miss
-        _output(network.train(), example)
+        _output(network, example)
 
 
 def _output(network: nn.Module, example: Tensor) -> Tensor:
@@ -78,6 +84,10 @@ def _output(network: nn.Module, example: Tensor) -> Tensor:
         remedy = ". Networks with auxiliary outputs can often do without, as by aux_logits=False" if when else ""
         raise NetworkError(
             f"the network's output{when} must be logits of shape (B, K) = ({len(example)}, K), but is {got}{remedy}"
+        )
+    if output.shape[1] > 1 and bool((output >= 0).all()) and bool(((output.sum(1) - 1).abs() < _SUM).all()):
+        raise NetworkError(
+            "the network's outputs are probabilities: leave out the softmax at its end, the loss and predict() have one"
         )
     return output
 

@@ -13,6 +13,7 @@ from structured_ensembles.extraction import compose, extract
 from structured_ensembles.fitting import Base, Fold, check_drawable, device
 from structured_ensembles.labels import sized
 from structured_ensembles.ranking import rank
+from structured_ensembles.scaling import check_rows
 from structured_ensembles.search import search
 from structured_ensembles.seeding import derived_seed
 from structured_ensembles.selection import keep_share, order
@@ -75,6 +76,7 @@ class StructuredEnsemble(SubNetworks):
 
     def channels(self, base: nn.Module, found: Topology, fold: Fold) -> list[Channels]:
         """Search, rank and select, after the rounds that narrow the base if there are any."""
+        check_rows(base, found, self.settings.search.placement, fold.example)
         price, selection, whole = self.price(base, found, fold), self.settings.selection, found.whole
         weights = price.weights(selection.rule)
         for part in range(self.settings.shrink_rounds):

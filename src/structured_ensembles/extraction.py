@@ -6,7 +6,6 @@ and the search leaves its buffers alone, so that a member's normalisation layers
 
 from __future__ import annotations
 
-import copy
 from typing import TYPE_CHECKING
 
 from structured_ensembles import surgery
@@ -28,7 +27,7 @@ def extract(base: nn.Module, groups: Sequence[Group], channels: Channels) -> nn.
         groups: Groups of its topology.
         channels: By group, the kept channels; groups that it does not name keep everything.
     """
-    return copy.deepcopy(surgery.cut(base, groups, channels))
+    return surgery.copied(surgery.cut(base, groups, channels), {})
 
 
 def draw(architecture: Architecture, seed: int) -> nn.Module:
@@ -39,7 +38,7 @@ def draw(architecture: Architecture, seed: int) -> nn.Module:
 
 def skeleton(network: nn.Module) -> nn.Module:
     """The same network without memory behind its tensors, to measure what cutting it would give."""
-    return copy.deepcopy(network).to("meta")
+    return surgery.copied(network, {}).to("meta")
 
 
 def compose(outer: Channels, inner: Channels) -> dict[str, Tensor]:

@@ -164,6 +164,8 @@ class Fittable(Ensemble):
         if not hasattr(seed, "__index__"):
             raise SettingsError(f"seed {seed!r} must be a whole number of at least 0")
         seed, folder = operator.index(seed), None if directory is None else Path(directory)
+        if folder is not None and folder.exists() and not folder.is_dir():
+            raise SettingsError(f"directory {folder} is a file: take another")
         # Stages have seeds of their own, but examples may be varied at random whenever they are read.
         with seeded(derived_seed(seed, _REST)):
             fold = self._fold(train, held_out, classes, seed, folder)
@@ -247,7 +249,7 @@ class Fittable(Ensemble):
         learned: Any
         kept: Any
         if held_out is None:
-            learned, kept = split_held_out(dataset, self.settings.held_out, derived_seed(seed, _SPLIT))
+            learned, kept = split_held_out(dataset, self.settings.held_out, derived_seed(seed, _SPLIT), labels)
         else:
             learned, kept = dataset, as_dataset(held_out)
             check_finite(kept)

@@ -20,7 +20,7 @@ def sized(dataset: Dataset[Any], name: str = "dataset") -> int:
     Raises:
         DataError: If it is empty, or has no length.
     """
-    if isinstance(dataset, IterableDataset) or not isinstance(dataset, Dataset):
+    if isinstance(dataset, IterableDataset) or not hasattr(dataset, "__getitem__"):
         raise DataError(
             f"the {name} is a {type(dataset).__name__}, not a map-style dataset: pass it to as_dataset first."
         )

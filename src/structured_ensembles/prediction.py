@@ -121,6 +121,8 @@ class Ensemble(nn.Module):
             DataError: Inputs are not those of the network, or one holds a NaN or infinite value.
             SettingsError: There are no inputs, or the ensemble has not been fitted.
         """
+        if batch_size < 1:
+            raise SettingsError(f"batch_size {batch_size} must be at least 1")
         inputs = _checked(inputs, self.record.input_shape)
         first = next(self.parameters())
         # Whole numbers are tokens, or pixels for the network to scale: they are what they are.

@@ -63,6 +63,12 @@ class Settings:
         object.__setattr__(self, "scope", Scope.named(self.scope))
         object.__setattr__(self, "reduce", Reduce.named(self.reduce))
         object.__setattr__(self, "combine", Combine.named(self.combine))
+        budget: object = self.budget
+        if isinstance(budget, str):
+            object.__setattr__(self, "budget", Budget.parse(budget))
+        for name, kind in _KINDS.items():
+            if not isinstance(value := getattr(self, name), kind):
+                raise SettingsError(f"{name} must be {kind.__name__}(...), not {value!r}")
         limits = [
             (
                 self.rank_batches is not None and not self.rank_batches >= 1,
@@ -75,6 +81,10 @@ class Settings:
         ]
         if problems := [message for wrong, message in limits if wrong]:
             raise SettingsError("; ".join(problems))
+
+
+_KINDS = {"search": SearchSettings, "selection": SelectionSettings, "training": TrainingSettings}
+"""Parts of the settings that are settings themselves."""
 
 
 def settings(preset: Preset = Preset.DEFAULT, family: Family = Family.OTHER) -> Settings:

@@ -147,6 +147,14 @@ def _counted(module: nn.Module, examples: Tensor, *, training: bool) -> int:
     return counter.get_total_flops()
 
 
+def run_in_training(module: nn.Module, examples: Tensor) -> None:
+    """One forward pass in training mode that leaves flags, buffers and random state as they were."""
+    copies = {name: buffer.clone() for name, buffer in module.named_buffers()}
+    devices = [examples.device] if examples.is_cuda else []
+    with torch.no_grad(), torch.random.fork_rng(devices), in_mode(module, training=True):
+        functional_call(module, copies, (examples,))
+
+
 @contextmanager
 def in_mode(module: nn.Module, *, training: bool) -> Iterator[None]:
     """Training or evaluation mode inside; afterwards each submodule has its own training flag again."""

@@ -20,7 +20,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from structured_ensembles import _probe, surgery
+from structured_ensembles import _probe, sizes, surgery
 from structured_ensembles.errors import NetworkError, first_line
 from structured_ensembles.types import Channels, Cut, Group, Placement, Scope, Side, Topology
 
@@ -347,7 +347,10 @@ def _problem(probe: _probe.Probe, groups: list[Group]) -> str | None:
 def _difference(probe: _probe.Probe, groups: list[Group], channels: Channels) -> str | None:
     try:
         with torch.no_grad():
-            smaller = surgery.cut(probe.network, groups, channels)(probe.example)
+            cut = surgery.cut(probe.network, groups, channels)
+            smaller = cut(probe.example)
+            if probe.idle:
+                sizes.run_in_training(cut, probe.example)
             with surgery.zeroed(probe.network, groups, channels):
                 expected = probe.network(probe.example)
     except Exception as error:  # noqa: BLE001 (whatever a cut network raises is the finding)

@@ -5,7 +5,6 @@ The epoch with the best held-out accuracy is what comes out, weights and buffers
 
 from __future__ import annotations
 
-import copy
 import importlib.util
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -14,6 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
+from structured_ensembles import surgery
 from structured_ensembles.augmentation import Augmentation, check_images
 from structured_ensembles.errors import NetworkError, SettingsError
 from structured_ensembles.labels import check_pair, sized
@@ -94,13 +94,16 @@ def train(
     from structured_ensembles import _lightning
 
     settings = limited(settings, sized(train_set))
-    job = _lightning.Job(copy.deepcopy(network).train(), train_set, held_out, settings, seed, label, directory, loss)
+    copied = surgery.copied(network, {})
+    copied.train()
+    job = _lightning.Job(copied, train_set, held_out, settings, seed, label, directory, loss)
     state = _lightning.run(job)
     job.network.load_state_dict(state.best_weights)
     job.network.zero_grad()
+    job.network.to(_device(network)).eval()
     best = state.history[best_row(state.history)]
     return Trained(
-        network=job.network.to(_device(network)).eval(),
+        network=job.network,
         best_epoch=int(best["epoch"]),
         epochs_run=len(state.history),
         held_out_accuracy=best["held_out_accuracy"],

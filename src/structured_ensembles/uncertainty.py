@@ -238,7 +238,7 @@ def require_finite(inputs: Tensor) -> None:
     Raises:
         DataError: Naming the first.
     """
-    wrong = ~torch.isfinite(inputs).flatten(1).all(dim=1)
+    wrong = ~torch.isfinite(inputs).reshape(len(inputs), -1).all(dim=1)
     if wrong.any():
         raise DataError(
             f"{int(wrong.sum())} of {len(inputs)} inputs hold NaN or infinite values, the first is input "

@@ -445,3 +445,55 @@ def test_examples_that_come_out_twice_are_not_split_between_training_and_held_ou
     with pytest.raises(DataError, match=r"held out at once\. Give held_out="):
         make("single").fit(DataLoader(images(), sampler=sampler))
     assert make("single").fit(DataLoader(images(), sampler=sampler), held_out=images(12)).trained
+
+
+@pytest.mark.parametrize("name", ["deep", "single", "structured"])
+def test_a_function_that_gives_one_network_each_time_is_refused(name: str) -> None:
+    network = MyNet()
+    with pytest.raises(NetworkError, match=r"gives the same one each time.* the class MyNet, or the network itself"):
+        make(name, lambda: network).fit(images())
+
+
+@pytest.mark.parametrize("name", ["single", "structured"])
+def test_a_network_that_ends_in_a_softmax_is_refused(name: str) -> None:
+    with pytest.raises(NetworkError, match="outputs are probabilities: leave out the softmax at its end"):
+        make(name, lambda: nn.Sequential(MyNet(), nn.Softmax(1))).fit(images())
+
+
+class Remembering(MyNet):
+    """Keeps what it has computed."""
+
+    def forward(self, inputs: torch.Tensor) -> torch.Tensor:
+        self.seen = super().forward(inputs)
+        return self.seen
+
+
+@pytest.mark.parametrize("name", ["deep", "structured"])
+def test_networks_that_keep_what_they_compute_can_be_copied(name: str) -> None:
+    def used() -> nn.Module:
+        network = Remembering()
+        network(images().tensors[0][:2])
+        return network
+
+    assert len(make(name, used).fit(images()).members) == 2
+
+
+def test_a_directory_that_is_a_file_is_refused_before_any_work(tmp_path: Path) -> None:
+    (tmp_path / "state").touch()
+    with pytest.raises(SettingsError, match="is a file: take another"):
+        make("single").fit(images(), directory=tmp_path / "state")
+
+
+def test_batches_of_a_prediction_hold_something(fitted: dict[str, Ensemble]) -> None:
+    with pytest.raises(SettingsError, match="batch_size 0 must be at least 1"):
+        fitted["single"].predict(images().tensors[0], batch_size=0)
+
+
+class Unchained(MyNet):
+    def train(self, mode: bool = True) -> None:
+        super().train(mode)
+
+
+@pytest.mark.parametrize("name", ["deep", "structured"])
+def test_a_train_that_returns_nothing_will_do(name: str) -> None:
+    assert len(make(name, Unchained).fit(images()).members) == 2

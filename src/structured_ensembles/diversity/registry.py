@@ -143,6 +143,8 @@ def check_weights(weights: Mapping[str, float]) -> None:
     Raises:
         SettingsError: An unknown term, or a weight that is negative, infinite or not a number.
     """
+    if not isinstance(weights, Mapping):
+        raise SettingsError(f"diversity {weights!r} must be weights by term, such as {{'overlap': 0.01}}")
     for name, weight in weights.items():
         term(name)
         if not (math.isfinite(weight) and weight >= 0):
