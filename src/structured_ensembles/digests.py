@@ -19,7 +19,8 @@ if TYPE_CHECKING:
 FINGERPRINT_INPUTS = 32
 """So many inputs of a set tell it from another one."""
 
-_MARK = "data.sha256"
+DATA = "data.sha256"
+"""Of a folder, what tells its data from others."""
 
 
 def fingerprint(parts: Sequence[Any]) -> str:
@@ -42,23 +43,24 @@ def of_weights(tensors: Mapping[str, Any]) -> str:
     return found.hexdigest()
 
 
-def check_mark(folder: Path | None, found: str, refusal: str) -> None:
+def check_mark(folder: Path | None, found: str, refusal: str, name: str = DATA) -> None:
     """Refuse a folder that holds the state of something else; None is no folder.
 
     Args:
         folder: Where state is kept, or may be.
         found: Tells this from others.
         refusal: What to say.
+        name: Of the file that marks it.
 
     Raises:
         SettingsError: It is marked as that of another.
     """
-    path = None if folder is None else folder / _MARK
+    path = None if folder is None else folder / name
     if path is not None and path.exists() and path.read_text(encoding="utf-8") != found:
         raise SettingsError(refusal)
 
 
-def mark(folder: Path | None, found: str) -> None:
+def mark(folder: Path | None, found: str, name: str = DATA) -> None:
     """Mark a folder, which is about to hold state, so that `check_mark` knows it; None is no folder."""
-    if folder is not None and not (folder / _MARK).exists():
-        write_whole(folder / _MARK, found)
+    if folder is not None and not (folder / name).exists():
+        write_whole(folder / name, found)

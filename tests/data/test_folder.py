@@ -120,8 +120,8 @@ def test_palette_and_transparency_become_colour(folder):
     paint(folder / "train/red/0.png", mode="RGBA", colour=(255, 0, 0, 10))
     Image.new("RGB", (4, 6), RED).convert("P").save(folder / "train/red/1.png")
     data = load(str(folder))
-    assert data.train.images[2:, :, 0, 0].tolist() == [list(RED), list(RED)]
-    assert data.notices == ("1 of 6 images are transparent: the transparency was dropped.",)
+    assert data.train.images[2:, :, 0, 0].tolist() == [[255, 245, 245], list(RED)]
+    assert data.notices == ("1 of 6 images are transparent: they were laid on white.",)
 
 
 def test_the_orientation_of_a_photograph_is_applied(folder):
@@ -165,7 +165,7 @@ def test_an_empty_class_is_refused(folder):
 
 def test_classes_that_differ_are_refused(folder):
     (folder / "test/red").rename(folder / "test/rot")
-    with pytest.raises(DataError, match="only in training: red; only in test: rot"):
+    with pytest.raises(DataError, match="differ: only in test: rot"):
         load(str(folder))
 
 
@@ -208,3 +208,103 @@ def test_classes_that_are_numbers_are_in_the_order_of_numbers(tmp_path):
             (tmp_path / name).mkdir(exist_ok=True)
             Image.new("L", (8, 8), 10 * int(name)).save(tmp_path / name / f"{number}.png")
     assert load(str(tmp_path)).classes == ("0", "9", "10")
+
+
+# --- what people have on their disks ----------------------------------------------------------------------------------
+
+
+def test_a_file_more_moves_hardly_another_one_into_the_test_set(tmp_path):
+    for name, level in (("a", 0), ("b", 100)):
+        (tmp_path / name).mkdir()
+        for i in range(40):
+            Image.new("L", (4, 4), level + i).save(tmp_path / name / f"{i}.png")
+    before = {int(image[0, 0, 0]) for image in load(str(tmp_path)).test.images}
+    assert len(before) == 16
+    Image.new("L", (4, 4), 200).save(tmp_path / "a" / "new.png")
+    (tmp_path / "b" / "7.png").unlink()
+    after = {int(image[0, 0, 0]) for image in load(str(tmp_path)).test.images}
+    assert len(before ^ after) <= 4
+
+
+@pytest.mark.parametrize(("train", "test"), [("Training", "Testing"), ("train", "validation")])
+def test_other_names_of_splits(tmp_path, train, test):
+    for split in (train, test):
+        for name in ("cat", "dog"):
+            (tmp_path / split / name).mkdir(parents=True)
+            Image.new("L", (4, 4)).save(tmp_path / split / name / "0.png")
+    data = load(str(tmp_path))
+    assert (data.classes, len(data.train), len(data.test)) == (("cat", "dog"), 2, 2)
+
+
+def test_splits_inside_the_classes_are_refused(tmp_path):
+    for name in ("cat", "dog"):
+        for split in ("train", "test"):
+            (tmp_path / name / split).mkdir(parents=True)
+            Image.new("L", (4, 4)).save(tmp_path / name / split / "0.png")
+    with pytest.raises(DataError, match="hold train and test folders: put the classes into those"):
+        load(str(tmp_path))
+
+
+@pytest.mark.parametrize("left", ["empty", "no"])
+def test_a_class_may_be_without_test_images(folder, left):
+    for path in (folder / "test/red").iterdir():
+        path.unlink()
+    if left == "no":
+        (folder / "test/red").rmdir()
+    data = load(str(folder))
+    assert (data.test.labels == data.classes.index("red")).sum() == 0
+    assert "red" in data.notices[-1]
+
+
+def test_a_test_folder_without_any_image_is_refused(folder):
+    for path in folder.glob("test/*/*"):
+        path.unlink()
+    with pytest.raises(DataError, match=r"the test folder in .* has no images"):
+        load(str(folder))
+
+
+def test_of_many_sizes_the_middle_one_is_taken(tmp_path):
+    for name, sizes in (("a", [(20, 30), (22, 31), (24, 29)]), ("b", [(21, 32), (300, 8)])):
+        (tmp_path / name).mkdir()
+        for i, (height, width) in enumerate(sizes):
+            Image.new("L", (width, height)).save(tmp_path / name / f"{i}.png")
+    assert load(str(tmp_path)).input_shape == (1, 22, 30)
+
+
+@pytest.mark.parametrize(("brightest", "white"), [(65535, 255), (200 * 256, 200)])
+def test_sixteen_bits_are_cut_with_a_notice(tmp_path, brightest, white):
+    deep(tmp_path, brightest, np.uint16)
+    data = load(str(tmp_path))
+    assert int(data.train.images.max()) == white
+    assert "4 of 4 images have 16 bits a pixel: cut to 8." in data.notices
+
+
+def test_twelve_bits_in_sixteen_are_refused(tmp_path):
+    deep(tmp_path, 4095, np.uint16)
+    with pytest.raises(DataError, match=r"the brightest one is 5\.9% of white: scale them"):
+        load(str(tmp_path))
+
+
+def test_eight_bits_in_thirty_two_are_eight(tmp_path):
+    deep(tmp_path, 250, np.int32, "tif")
+    assert int(load(str(tmp_path)).train.images.max()) == 250
+
+
+def deep(folder, brightest, kind, suffix="png"):
+    for name in ("a", "b"):
+        (folder / name).mkdir()
+        for i in range(2):
+            pixels = np.zeros((4, 4), kind)
+            pixels[i] = brightest
+            Image.fromarray(pixels).save(folder / name / f"{i}.{suffix}")
+
+
+def test_what_is_drawn_on_nothing_is_seen(tmp_path):
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+        for i in range(2):
+            drawing = np.zeros((4, 4, 4), np.uint8)
+            drawing[i, :, 3] = 255
+            Image.fromarray(drawing).save(tmp_path / name / f"{i}.png")
+    images = load(str(tmp_path)).train.images
+    assert images.unique().tolist() == [0, 255]

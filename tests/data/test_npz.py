@@ -196,3 +196,27 @@ def test_a_damaged_archive_never_raises_anything_but_our_errors(write, tmp_path,
     path.write_bytes(content)
     with contextlib.suppress(StructensError):
         load(str(path))
+
+
+# --- white is white in both sets --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("train", "test", "message"),
+    [
+        (BYTES // 128, BYTES[:3] > 127, "the pixels of x_train are 0 and 1 of 255: store booleans"),
+        (
+            BYTES // 16,
+            BYTES[:3] / 255,
+            r"the brightest pixel is 0\.059 of white in x_train but 1 in x_test: store both alike",
+        ),
+        (BYTES > 127, BYTES[:3] // 128, r"is 1 of white in x_train but 0\.0039 in x_test"),
+    ],
+)
+def test_sets_of_another_scale_are_refused(write, train, test, message):
+    with pytest.raises(DataError, match=message):
+        load(write(x_train=train, x_test=test))
+
+
+def test_dark_images_are_told_of(write):
+    assert "the brightest pixel of x_train is 15 of 255" in load(write(**both(BYTES // 16))).notices[-1]

@@ -46,10 +46,10 @@ def test_size_and_channels_are_adapted_with_notices(colour, grey):
     assert torch.equal(repeated, torch.from_numpy(PIXELS[..., 0]).expand(3, -1, -1))
 
 
-def test_transparency_is_dropped_with_a_notice(tmp_path):
+def test_what_is_transparent_is_laid_on_white_with_a_notice(tmp_path):
     path = tmp_path / "cut-out.png"
     Image.fromarray(np.dstack([PIXELS, PIXELS[..., 0]])).save(path)
-    assert read_images([str(path)], (3, 8, 6)).notices == (f"{path} is transparent: the transparency was dropped.",)
+    assert read_images([str(path)], (3, 8, 6)).notices == (f"{path} is transparent: it was laid on white.",)
 
 
 @pytest.mark.parametrize("shape", [(1, 8, 6), (3, 4, 3), (1, 5, 7), (3, 16, 12)])

@@ -16,13 +16,19 @@ from structured_ensembles.continual import guard, ownership
 from structured_ensembles.continual.heads import TaskNetwork
 from structured_ensembles.continual.settings import CrossBlock, Norms
 from structured_ensembles.continual.state import State, TaskRecord, answers, digests, widths_of
+from structured_ensembles.digests import check_mark, mark, of_weights
 from structured_ensembles.errors import SettingsError
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from structured_ensembles.continual.lesson import Lesson
     from structured_ensembles.continual.ownership import Owners
     from structured_ensembles.continual.settings import ContinualSettings
     from structured_ensembles.types import Channels
+
+
+_MARK = "channels.sha256"
 
 
 @dataclass(frozen=True, eq=False)
@@ -61,6 +67,18 @@ def begin(state: State, head: nn.Module, taken: Channels, settings: ContinualSet
             tensors[name].data.masked_fill_(ownership.cut_off(of, task), 0)
     masks = ownership.trainable(network, ends, task, settings.cross_block, settings.norms)
     return Attempt(state, network, owners, masks, settings.norms)
+
+
+def claim(folder: Path | None, attempt: Attempt) -> None:
+    """Refuse a folder that holds a training of other channels or under another rule, or make it this attempt's.
+
+    Raises:
+        SettingsError: It does.
+    """
+    found = f"{of_weights(attempt.masks)} {attempt.norms}"
+    refusal = f"{folder} holds a training of other channels: take the same settings, or delete it to train anew"
+    check_mark(folder, found, refusal, _MARK)
+    mark(folder, found, _MARK)
 
 
 @contextmanager

@@ -25,7 +25,7 @@ from structured_ensembles.continual.heads import TaskNetwork, make_head
 from structured_ensembles.continual.inference import Inferred, Per
 from structured_ensembles.continual.memory import Memory, measured
 from structured_ensembles.continual.profile import Score
-from structured_ensembles.continual.settings import Capacity, Exhausted
+from structured_ensembles.continual.settings import Capacity, Exhausted, lasting
 from structured_ensembles.continual.settings import settings as preset
 from structured_ensembles.continual.tasks import check_number
 from structured_ensembles.digests import mark
@@ -44,10 +44,7 @@ if TYPE_CHECKING:
     from structured_ensembles.continual.memory import Served
     from structured_ensembles.continual.settings import ContinualSettings
     from structured_ensembles.continual.state import State, TaskRecord
-    from structured_ensembles.types import Channels, Importance, Prediction
-
-_LASTING = ("head", "norms", "cross_block")
-"""Settings that tasks depend on after they have been learned; others may change along a stream."""
+    from structured_ensembles.types import Prediction
 
 
 class ContinualLearner:
@@ -85,7 +82,7 @@ class ContinualLearner:
         seed: int = 0,
         directory: str | Path | None = None,
     ) -> None:
-        self.settings = settings or preset()
+        self._settings = settings or preset()
         self.seed = operator.index(seed)
         self._make = factory(backbone)
         network = draw(self._make, derived_seed(self.seed, seeds.BACKBONE, 0))
@@ -99,6 +96,17 @@ class ContinualLearner:
         self._stream = None if self._directory is None else self._directory / store.STREAM
         if self._stream is not None and self._stream.exists():
             self._go_on(store.read(self._stream))
+
+    @property
+    def settings(self) -> ContinualSettings:
+        """How tasks are learned. What learned tasks depend on stays (`settings.LASTING`); the rest may be set anew."""
+        return self._settings
+
+    @settings.setter
+    def settings(self, new: ContinualSettings) -> None:
+        if self.tasks and lasting(new) != lasting(self._settings):
+            raise SettingsError(f"the tasks learned so far depend on {lasting(self._settings)}: begin another stream")
+        self._settings = new
 
     @property
     def tasks(self) -> tuple[TaskRecord, ...]:
@@ -141,7 +149,8 @@ class ContinualLearner:
 
         def learned(keep: float, kept: Path | None) -> State:
             mark(folder, claimed)
-            begun = attempts.begin(before, head, self._taken(before, importance, keep), self.settings)
+            taken = capacity.take(importance, before.owners, self.settings, keep)
+            begun = attempts.begin(before, head, taken, self.settings)
             return inference.profiled(self._trained(begun, taught, parts[1], kept), *parts)
 
         if self.settings.capacity is Capacity.AUTO:
@@ -189,7 +198,8 @@ class ContinualLearner:
         usual = taught.train if held_out is None else lesson.divided(taught, train, held_out, 0.0, 0)[1]
         before, head = self._prepared(taught)
         importance = capacity.needed(before, head, taught, self.settings, self.seed)
-        taken = self._taken(before, importance, capacity.share(self.settings, self._next))
+        share = capacity.share(self.settings, self._next)
+        taken = capacity.take(importance, before.owners, self.settings, share)
         begun = attempts.begin(before, head, taken, self.settings)
         network = TaskNetwork(self._workbench(begun), copy.deepcopy(begun.network.head)).train()
         with attempts.held(begun, network):
@@ -233,8 +243,7 @@ class ContinualLearner:
             raise SettingsError(f"batch_size {batch_size} must be at least 1")
         if task is not None:
             return predict_from_logits(state.answers(self.state, number, inputs, batch_size).unsqueeze(0))
-        per, score = Per.named(per), Score.named(score)
-        rule = self.settings.cross_block
+        per, score, rule = Per.named(per), Score.named(score), self.settings.cross_block
         return inference.infer(self.state, rule, inputs, per=per, score=score, batch_size=batch_size)
 
     def network(self, task: int) -> TaskNetwork:
@@ -290,7 +299,7 @@ class ContinualLearner:
         Raises:
             ArtefactError: It cannot be written, or the file there is something else than a stream.
         """
-        self._write(Path(path), self.state, self.notices)
+        store.write(Path(path), self.state, self.settings, self.seed, network=self._spec, notices=self.notices)
 
     @staticmethod
     def load(path: str | Path, backbone: Backbone | None = None) -> ContinualLearner:
@@ -315,9 +324,9 @@ class ContinualLearner:
 
     def _go_on(self, file: store.File) -> None:
         """Take over a stream that was saved."""
-        names = [name for name in _LASTING if getattr(file.settings, name) != getattr(self.settings, name)]
-        if file.seed != self.seed or names:
-            stored = [f"seed {file.seed}", *(f"{name} {getattr(file.settings, name)}" for name in names)]
+        changed = dict(lasting(file.settings).items() - lasting(self.settings).items())
+        if file.seed != self.seed or changed:
+            stored = [f"seed {file.seed}", *(f"{name} {value}" for name, value in sorted(changed.items()))]
             raise SettingsError(
                 f"{self._directory} holds a stream of {', '.join(stored)}: take the same, or another directory"
             )
@@ -345,10 +354,8 @@ class ContinualLearner:
         seed = derived_seed(self.seed, seeds.HEAD, self._next)
         return before, make_head(self.settings.head, features, len(taught.classes), seed)
 
-    def _taken(self, before: State, importance: Importance, keep: float) -> Channels:
-        return capacity.take(importance, before.owners, self.settings, keep)
-
     def _trained(self, begun: Attempt, taught: Lesson, held_out: object, folder: Path | None) -> State:
+        attempts.claim(folder, begun)
         seed = derived_seed(self.seed, seeds.TRAIN, begun.task)
         # Already the checks before training read an example, for which a transform may draw.
         with attempts.held(begun, begun.network), seeded(seed):
@@ -373,10 +380,6 @@ class ContinualLearner:
         attempts.fill(self._bench, begun)
         return self._bench
 
-    def _grown(self, before: State) -> bool:
-        """Whether a state has more channels than the learner's."""
-        return bool(self.tasks) and state.widths_of(before.groups) != state.widths_of(self.state.groups)
-
     def _replace(self, before: State, after: State) -> None:
         """Take over a new state, once it has been saved: a failure or an interruption leaves the old one."""
         task = after.tasks[-1]
@@ -385,15 +388,12 @@ class ContinualLearner:
         number = len(before.tasks)
         taken = {name: (owner == number).nonzero().flatten() for name, owner in after.owners.items()}
         notice = capacity.notice(taken, before.owners, task.name)
-        if self._grown(before):
-            wider = state.widths_of(before.groups)
-            grown = ", ".join(f"{width} to {wider[name]}" for name, width in state.widths_of(self.state.groups).items())
+        wider, was = state.widths_of(before.groups), state.widths_of(self.state.groups)
+        if self.tasks and wider != was:
+            grown = ", ".join(f"{width} to {wider[name]}" for name, width in was.items())
             notice = f"Task {task.name!r} found no free channel: the network has grown (channels by group: {grown})."
         notices = self.notices if notice is None else (*self.notices, notice)
         store.check_unchanged(self._stream, self.tasks)
         if self._stream is not None:
-            self._write(self._stream, after, notices)
+            store.write(self._stream, after, self.settings, self.seed, network=self._spec, notices=notices)
         self.state, self.notices = after, notices
-
-    def _write(self, path: Path, learned: State, notices: tuple[str, ...]) -> None:
-        store.write(path, learned, self.settings, self.seed, network=self._spec, notices=notices)

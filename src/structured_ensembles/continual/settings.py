@@ -155,6 +155,15 @@ def _limits(s: ContinualSettings) -> list[tuple[bool, str]]:
     ]
 
 
+LASTING = ("head", "norms", "cross_block")
+"""What tasks depend on after they have been learned; other settings may change along a stream."""
+
+
+def lasting(settings: ContinualSettings) -> dict[str, str]:
+    """By name, the settings of `LASTING`."""
+    return {name: str(getattr(settings, name)) for name in LASTING}
+
+
 def settings(preset: Preset = Preset.DEFAULT) -> ContinualSettings:
     """The settings of a preset."""
     return _published() if preset is Preset.PUBLISHED else _default()

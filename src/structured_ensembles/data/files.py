@@ -40,11 +40,12 @@ _BROKEN = (
 
 
 class Look(NamedTuple):
-    """What the header of an image file says: (H, W) as a viewer shows it, grey or colour, transparent or not."""
+    """What the header of an image file says: (H, W) as a viewer shows it; grey, transparent, of 16 bits or not."""
 
     size: tuple[int, int]
     grey: bool
     transparent: bool
+    deep: bool
 
 
 def look(path: Path) -> Look:
@@ -56,16 +57,14 @@ def look(path: Path) -> Look:
     with _opened(path) as image:
         width, height = image.size
         size = (width, height) if _is_sideways(image) else (height, width)
-        return Look(
-            size, _is_grey(image), image.mode in {"LA", "La", "RGBA", "RGBa", "PA"} or "transparency" in image.info
-        )
+        return Look(size, _is_grey(image), _is_transparent(image), image.mode.startswith("I;16"))
 
 
 def decode(path: Path, channels: int, size: tuple[int, int] | None) -> Tensor:
     """An image's pixels: (C, H, W), uint8.
 
-    Turned as its EXIF orientation says, transparency dropped, the first frame of several, 16 bits cut to 8, stretched
-    to ``size``.
+    Turned as its EXIF orientation says, laid on white where it is transparent, the first frame of several, 16 bits cut
+    to 8, stretched to ``size``.
 
     Args:
         path: The file.
@@ -77,7 +76,7 @@ def decode(path: Path, channels: int, size: tuple[int, int] | None) -> Tensor:
     """
     with _opened(path) as image:
         upright = ImageOps.exif_transpose(image)
-        shallow = _eight_bits(path, upright) if upright.mode.startswith(("I", "F")) else upright
+        shallow = _eight_bits(path, upright) if upright.mode.startswith(("I", "F")) else _opaque(upright)
         converted = shallow.convert("L" if channels == 1 else "RGB")
         if size is not None and converted.size != size[::-1]:
             converted = converted.resize(size[::-1], Image.Resampling.BILINEAR)
@@ -95,6 +94,18 @@ def _opened(path: Path) -> Iterator[Image.Image]:
         raise DataError(f"cannot read the image {path} ({reason}): remove it or replace it") from error
 
 
+def _is_transparent(image: Image.Image) -> bool:
+    return image.mode in {"LA", "La", "RGBA", "RGBa", "PA"} or "transparency" in image.info
+
+
+def _opaque(image: Image.Image) -> Image.Image:
+    """Laid on white, as pages show it: what is drawn in black on nothing would else be black all over."""
+    if not _is_transparent(image):
+        return image
+    drawn = image.convert("RGBA")
+    return Image.alpha_composite(Image.new("RGBA", drawn.size, "white"), drawn)
+
+
 def _is_grey(image: Image.Image) -> bool:
     return image.mode in _GREY or image.mode.startswith(("I", "F"))
 
@@ -107,8 +118,9 @@ def _is_sideways(image: Image.Image) -> bool:
 
 
 def _eight_bits(path: Path, image: Image.Image) -> Image.Image:
-    """Pillow clips deeper greys at 255 instead of scaling them."""
+    """Pillow clips deeper greys at 255 instead of scaling them; 32 bits may hold 8."""
     values = np.array(image)
     if image.mode == "F" or values.min() < 0 or values.max() > 65535:
         raise DataError(f"{path} holds pixels of mode {image.mode}: save it with 8 or 16 bits a channel")
-    return Image.fromarray((values // 256).astype(np.uint8))
+    shallow = image.mode == "I" and values.max() <= 255
+    return Image.fromarray((values if shallow else values // 256).astype(np.uint8))

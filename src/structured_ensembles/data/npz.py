@@ -10,6 +10,7 @@ import zlib
 from typing import TYPE_CHECKING
 
 import numpy as np
+import torch
 
 from structured_ensembles.data.arrays import scale, to_images, to_labels
 from structured_ensembles.data.checks import (
@@ -21,13 +22,17 @@ from structured_ensembles.data.checks import (
     check_length,
     check_two_classes,
 )
-from structured_ensembles.data.records import ImageData, Split
+from structured_ensembles.data.records import ImageData, Split, as_float
 from structured_ensembles.errors import DataError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
+    from torch import Tensor
+
+_BRIGHTER = 8
+"""By more, one of two sets is stored on another scale."""
 KEYS = ("x_train", "y_train", "x_test", "y_test")
 
 # What NumPy and the zip reader raise on damaged files; NotImplementedError is an unknown compression, RuntimeError
@@ -67,12 +72,13 @@ def load_npz(path: Path) -> ImageData:
     train, of_train = to_images("x_train", arrays["x_train"])
     test, of_test = to_images("x_test", arrays["x_test"])
     _check_same_scale(arrays["x_train"], arrays["x_test"])
+    of_both = _check_brightness(train, test)
     return ImageData(
         path.name,
         Split(train, labels["y_train"]),
         Split(test, labels["y_test"]),
         tuple(str(label) for label in range(classes)),
-        of_train + of_test,
+        of_train + of_test + of_both,
     )
 
 
@@ -127,3 +133,21 @@ def _check_same_scale(train: Array, test: Array) -> None:
     one, other = scale("x_train", train), scale("x_test", test)
     if one != other:
         raise DataError(f"white is {one} in x_train but {other} in x_test: store both in [0, 1]")
+
+
+def _check_brightness(train: Tensor, test: Tensor) -> tuple[str, ...]:
+    """What should be known of arrays whose white is not white.
+
+    Raises:
+        DataError: White is another value in training than in the test images, or integers are 0 and 1 only.
+    """
+    brightest, other = (float(as_float(images.max())) for images in (train, test))
+    if train.dtype == torch.uint8 and int(train.max()) == 1:
+        raise DataError("the pixels of x_train are 0 and 1 of 255: store booleans, floats in [0, 1], or 0 and 255")
+    if 0 < min(brightest, other) < max(brightest, other) / _BRIGHTER:
+        raise DataError(
+            f"the brightest pixel is {brightest:.2g} of white in x_train but {other:.2g} in x_test: store both alike"
+        )
+    if 0 < brightest < 0.5:
+        return (f"the brightest pixel of x_train is {255 * brightest:.0f} of 255: attacks take shares of 255.",)
+    return ()

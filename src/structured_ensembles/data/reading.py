@@ -78,7 +78,7 @@ def _file(path: Path, shape: tuple[int, int, int]) -> Reading:
         )
     seen = look(path)
     notices = _changes(str(path), (1 if seen.grey else 3, *seen.size), shape)
-    dropped = (f"{path} is transparent: the transparency was dropped.",) if seen.transparent else ()
+    dropped = (f"{path} is transparent: it was laid on white.",) if seen.transparent else ()
     return Reading(decode(path, shape[0], shape[1:]).unsqueeze(0), (str(path),), dropped + notices)
 
 

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from structured_ensembles.data.checks import check_memory
 from structured_ensembles.data.files import SUFFIXES, decode, look
+from structured_ensembles.data.folder import TEST_NAMES, TRAIN_NAMES
 from structured_ensembles.data.named import NAMES
 from structured_ensembles.data.reading import read_images
 from structured_ensembles.data.resizing import resize, with_channels
@@ -20,8 +21,6 @@ from structured_ensembles.progress import track
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-
-_TEST_NAMES = ("test", "val", "valid")
 
 
 @dataclass(frozen=True, eq=False)
@@ -112,8 +111,8 @@ def _image_files(folder: Path) -> tuple[list[Path], tuple[str, ...]]:
 
 def _part(folder: Path) -> tuple[Path, tuple[str, ...]]:
     inside = {path.name.casefold(): path for path in sorted(folder.iterdir()) if path.is_dir()}
-    tests = [inside[name] for name in _TEST_NAMES if name in inside]
-    if "train" not in inside or not tests:
+    tests = [inside[name] for name in TEST_NAMES if name in inside]
+    if not inside.keys() & set(TRAIN_NAMES) or not tests:
         return folder, ()
     return tests[0], (f"Of {folder} only the images in {tests[0].name} were read.",)
 

@@ -249,7 +249,8 @@ def _one(grid: StreamGrid, sources: Sources, folder: Path, cell: StreamCell) -> 
     state = folder / STATE / cell.name
     run = learn_cell(grid, cell, sources, state)
     pool.write(folder, run, to_json(run))
-    shutil.rmtree(state, ignore_errors=True)
+    if run.error is None:  # else what was learned so far may be gone on from
+        shutil.rmtree(state, ignore_errors=True)
     return run
 
 
