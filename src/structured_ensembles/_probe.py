@@ -56,7 +56,8 @@ def _refuse_unsupported(network: nn.Module) -> None:
     """Refuse what cannot be cut safely, naming the module."""
     check_initialised(network)
     for name, module in network.named_modules():
-        old = any(name.endswith(("_g", "_orig")) for name, _ in module.named_parameters(recurse=False))
+        own = {parameter for parameter, _ in module.named_parameters(recurse=False)}
+        old = any(one.endswith("_orig") or (one.endswith("_g") and f"{one[:-1]}v" in own) for one in own)
         if parametrize.is_parametrized(module) or old:
             msg = f"layer {name!r} has a reparametrised weight (weight norm, spectral norm or pruning): remove it first"
             raise NetworkError(msg)

@@ -169,6 +169,15 @@ def test_a_task_is_learned_whole_or_not_at_all(name: str, followed, make, tiny_s
 
 
 @pytest.mark.parametrize("name", NAMES)
+def test_a_directory_of_another_task_is_refused(name: str, make, tiny_stream, tmp_path: Path):
+    tasks, other = tiny_stream(), make(name)
+    make(name).learn(tasks[0], tmp_path)
+    with pytest.raises(SettingsError, match=r"another (task|training)"):
+        other.learn(tasks[1], tmp_path)
+    assert other.tasks == ()
+
+
+@pytest.mark.parametrize("name", NAMES)
 def test_a_loss_that_explodes_changes_nothing(name: str, followed, make, tiny_stream):
     _, snapshots = followed(name)
     learner, tasks = make(name), tiny_stream()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from dataclasses import replace
 
 import pytest
 
@@ -38,6 +39,29 @@ def test_a_training_of_other_examples_is_not_gone_on_with(tmp_path):
     shutil.rmtree(tmp_path / "task-0")
     taught.learn(right)
     assert not (tmp_path / "task-0").exists()
+
+
+@pytest.mark.parametrize("cross_block", ["zero", "frozen", "trainable"])
+def test_a_training_of_other_channels_is_not_gone_on_with(tmp_path, cross_block):
+    settings = replace(TINY, cross_block=cross_block)
+    first, other = (ContinualLearner(small, settings=replace(settings, keep=keep)) for keep in (0.75, 0.25))
+    first.learn(examples(0), directory=tmp_path)
+    with pytest.raises(SettingsError, match="holds a training of other channels: take the same settings"):
+        other.learn(examples(0), directory=tmp_path)
+    assert other.tasks == ()
+
+
+def test_what_learned_tasks_depend_on_stays(tmp_path):
+    taught = ContinualLearner(small, settings=TINY)
+    taught.settings = replace(TINY, norms="task")
+    taught.settings = TINY
+    taught.learn(examples(0))
+    size = taught.size()
+    taught.settings = replace(TINY, keep=0.25)
+    for change in ({"cross_block": "trainable"}, {"norms": "task"}, {"head": "published"}):
+        with pytest.raises(SettingsError, match="the tasks learned so far depend on"):
+            taught.settings = replace(TINY, **change)
+    assert taught.size() == size
 
 
 def test_data_that_cannot_be_learned_from_do_not_claim_the_folder(tmp_path, monkeypatch):

@@ -91,6 +91,5 @@ def _one(grid: Grid, images: ImageData, folder: Path, cell: Cell) -> Result:
     state = folder / STATE / cell.name
     result = fit_cell(grid, cell, images, state)
     pool.write(folder, result, to_json(result))
-    if result.error is None:  # else what was learned so far may be gone on from
-        shutil.rmtree(state, ignore_errors=True)
+    shutil.rmtree(state, ignore_errors=True)
     return result

@@ -249,8 +249,7 @@ def _one(grid: StreamGrid, sources: Sources, folder: Path, cell: StreamCell) -> 
     state = folder / STATE / cell.name
     run = learn_cell(grid, cell, sources, state)
     pool.write(folder, run, to_json(run))
-    if run.error is None:  # else what was learned so far may be gone on from
-        shutil.rmtree(state, ignore_errors=True)
+    shutil.rmtree(state, ignore_errors=True)
     return run
 
 
