@@ -89,6 +89,17 @@ def test_a_difference_over_some_of_the_seeds_only_says_over_how_many():
         )
 
 
+def test_differences_after_a_temperature_are_shown_where_every_pair_has_them():
+    ours = runs("structured", [0.7, 0.72], nll_calibrated=0.85) + runs("random", [0.7, 0.72], nll_calibrated=0.8)
+    del ours[2].values["nll_calibrated"]
+    text = markdown(runs("single", [0.6, 0.61], 1, "", nll_calibrated=0.9) + ours)
+    head, _, mine, random = section(text, "Against `single`")
+    assert head == "| method | budget | seeds | accuracy (points) | NLL | ECE | NLL, T |"
+    assert mine.endswith("| -0.0500 (all seeds the same) |")
+    assert random.endswith("| - |")
+    assert "NLL, T" not in section(markdown(SINGLE + OURS), "Against `single`")[0]
+
+
 def test_differences_without_spread_decide_nothing():
     text = markdown(SINGLE + runs("structured", [0.68, 0.70], ece=0.03))
     assert section(text, "Against `single`")[-1].endswith("| +0.0100 (all seeds the same) |")

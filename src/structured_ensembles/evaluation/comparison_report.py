@@ -40,6 +40,8 @@ _ACCURACY = _Quality("accuracy", "accuracy", digits=2, scale=100, higher=True)
 _NLL, _ECE, _BRIER = (_Quality(name.lower(), name, digits=4) for name in ("NLL", "ECE", "Brier"))
 _TEMPERED = (_Quality("nll_calibrated", "NLL, T", digits=4), _Quality("ece_calibrated", "ECE, T", digits=4))
 _COMPARED = (_ACCURACY, _NLL, _ECE)
+_DIFFERENT = (*_COMPARED, *_TEMPERED)
+"""What tables of differences show; the verdicts are of `_COMPARED`."""
 _COSTS = {"bytes_on_disk": "bytes", "flops": "FLOPs", "training_flops": "training FLOPs"}
 
 _FEW, _SAME = "undecided (too few seeds)", "undecided (the same in all seeds)"
@@ -84,7 +86,7 @@ def markdown(
         SettingsError: A budget cannot be read.
     """
     against: _Found = {
-        name: {quality.value: {one.arm: one for one in paired(results, name, quality.value)} for quality in _COMPARED}
+        name: {one.value: {other.arm: other for other in paired(results, name, one.value)} for one in _DIFFERENT}
         for name in baselines
     }
     parts = [_MEASURED, *_machines(results), _PAIRED]
@@ -187,16 +189,17 @@ def _time(row: Summary) -> str:
 def _differences(rows: Sequence[Summary], baseline: str, found: Mapping[str, Mapping[Arm, Difference]]) -> str:
     """The table of what all arms have more than one baseline."""
     title = f"#### Against `{baseline}`\n\n"
-    known = {row.arm: _known(row.arm, found) for row in rows}
-    lines = [
-        [f"`{row.arm.method}`", row.arm.budget or NONE, _pairs(row, known[row.arm])]
-        + [_difference(row.arm, found[one.value], one) for one in _COMPARED]
-        for row in rows
-        if known[row.arm]
-    ]
-    if not lines:
+    known = [(row, differences) for row in rows if (differences := _known(row.arm, found))]
+    if not known:
         return f"{title}No arm has a seed in common with `{baseline}`."
-    return title + _lines(["method", "budget", "seeds", "accuracy (points)", "NLL", "ECE"], lines)
+    shown = [one for one in _DIFFERENT if one in _COMPARED or found[one.value]]
+    lines = [
+        [f"`{row.arm.method}`", row.arm.budget or NONE, _pairs(row, differences)]
+        + [_difference(found[one.value].get(row.arm), differences, one) for one in shown]
+        for row, differences in known
+    ]
+    heads = ["accuracy (points)", *(one.title for one in shown[1:])]
+    return title + _lines(["method", "budget", "seeds", *heads], lines)
 
 
 def _known(arm: Arm, found: Mapping[str, Mapping[Arm, Difference]]) -> list[Difference]:
@@ -210,10 +213,10 @@ def _pairs(row: Summary, differences: Sequence[Difference]) -> str:
     return f"{pairs}/{row.seeds}" if pairs < row.seeds else str(pairs)
 
 
-def _difference(arm: Arm, found: Mapping[Arm, Difference], quality: _Quality) -> str:
-    if arm not in found:
+def _difference(one: Difference | None, others: Sequence[Difference], quality: _Quality) -> str:
+    # Over fewer seeds than its neighbours it would mislead.
+    if one is None or one.pairs < min(other.pairs for other in others):
         return NONE
-    one = found[arm]
     mean, *limits = (f"{quality.scale * number:+.{quality.digits}f}" for number in (one.mean, *(one.interval or ())))
     alone = "one seed" if one.pairs == 1 else "all seeds the same"
     text = f"{mean} [{', '.join(limits)}]" if limits else f"{mean} ({alone})"
