@@ -192,11 +192,14 @@ def _differences(rows: Sequence[Summary], baseline: str, found: Mapping[str, Map
     known = [(row, differences) for row in rows if (differences := _known(row.arm, found))]
     if not known:
         return f"{title}No arm has a seed in common with `{baseline}`."
-    shown = [one for one in _DIFFERENT if one in _COMPARED or found[one.value]]
+    columns = {
+        one: [_difference(found[one.value].get(row.arm), differences, one) for row, differences in known]
+        for one in _DIFFERENT
+    }
+    shown = [one for one in _DIFFERENT if one in _COMPARED or {*columns[one]} != {NONE}]
     lines = [
-        [f"`{row.arm.method}`", row.arm.budget or NONE, _pairs(row, differences)]
-        + [_difference(found[one.value].get(row.arm), differences, one) for one in shown]
-        for row, differences in known
+        [f"`{row.arm.method}`", row.arm.budget or NONE, _pairs(row, differences), *(columns[one][at] for one in shown)]
+        for at, (row, differences) in enumerate(known)
     ]
     heads = ["accuracy (points)", *(one.title for one in shown[1:])]
     return title + _lines(["method", "budget", "seeds", *heads], lines)
