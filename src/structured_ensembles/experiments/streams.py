@@ -201,7 +201,7 @@ def _learned(plan: StreamPlan, cell: StreamCell, sources: Sources, state: Path |
     chosen = replace(plan.settings, training=quiet, tasks=len(shown))
     learner = strategy(cell.strategy)(partial(backbone, network(plan, shown[0])), chosen, cell.seed)
     import_module("structured_ensembles._lightning")  # which takes seconds that are no strategy's
-    begun = [state is not None and (state / f"task_{number}").exists() for number in range(len(shown))]
+    begun = [state is not None and any((state / f"task_{number}").rglob("*.ckpt")) for number in range(len(shown))]
     result = protocol.run(learner, shown, state)
     # What went on from an earlier stop took longer than it did now.
     steps = [
