@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from structured_ensembles import topology
 from structured_ensembles.errors import NetworkError
-from structured_ensembles.scaling import Parametrisation, ScaleFactors, check_rows, frozen, scaled
+from structured_ensembles.scaling import Parametrisation, ScaleFactors, frozen, scaled
 from structured_ensembles.types import Cut, Group, Placement, Side, Topology
 
 SAMPLED = [kind for kind in Parametrisation if kind not in (Parametrisation.FREE, Parametrisation.CONSTANT)]
@@ -381,28 +381,3 @@ def test_plain_factors_have_no_distribution_and_are_not_sampled(kind):
     made = factors(kind)
     assert (made.distributions() is None) == (kind not in SAMPLED)
     assert (kind in SAMPLED) != torch.equal(made.sample()["a"], made.sample()["a"])
-
-
-class Flipped(nn.Module):
-    """Joins a batch and its mirror image along the batch, as networks that augment in evaluation do."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.a, self.b = nn.Linear(6, 12), nn.Linear(12, 3)
-
-    def forward(self, inputs: Tensor) -> Tensor:
-        joined = torch.cat([inputs, inputs.flip(-1)])
-        return self.b(self.a(joined).relu()).view(2, len(inputs), 3).mean(0)
-
-
-def test_a_network_that_joins_batches_is_refused():
-    example = torch.rand(2, 6)
-    network = Flipped()
-    found = topology.find(network, example)
-    with pytest.raises(NetworkError, match="cannot be told apart: a batch does not give what its parts give alone"):
-        check_rows(network, found, Placement.AFTER_NORM, example)
-    plain = nn.Sequential(nn.Linear(6, 12), nn.BatchNorm1d(12), nn.ReLU(), nn.Linear(12, 3))
-    before = copy.deepcopy(plain.state_dict())
-    check_rows(plain, topology.find(plain, example), Placement.AFTER_NORM, example)
-    assert plain.training
-    assert all(torch.equal(value, before[name]) for name, value in plain.state_dict().items())

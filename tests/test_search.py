@@ -12,10 +12,10 @@ from torch.utils.data import Dataset, TensorDataset
 
 from structured_ensembles import diversity, topology
 from structured_ensembles.batches import loader
-from structured_ensembles.errors import SettingsError
+from structured_ensembles.errors import NetworkError, SettingsError
 from structured_ensembles.progress import quiet
 from structured_ensembles.scaling import Parametrisation, Scaler
-from structured_ensembles.search import Found, SearchSettings, assign, forward_members, search
+from structured_ensembles.search import Found, SearchSettings, assign, check_rows, forward_members, search
 from structured_ensembles.types import Placement
 
 MEMBERS = 3
@@ -266,3 +266,28 @@ def test_no_members_are_refused():
 def test_settings_outside_their_limits_are_refused(options, message):
     with pytest.raises(SettingsError, match=message):
         SearchSettings(**options)
+
+
+class Flipped(nn.Module):
+    """Joins a batch and its mirror image along the batch, as networks that augment in evaluation do."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.b = nn.Linear(6, 12), nn.Linear(12, 3)
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        joined = torch.cat([inputs, inputs.flip(-1)])
+        return self.b(self.a(joined).relu()).view(2, len(inputs), 3).mean(0)
+
+
+def test_a_network_that_joins_batches_is_refused():
+    example = torch.rand(2, 6)
+    network = Flipped()
+    found = topology.find(network, example)
+    with pytest.raises(NetworkError, match="cannot be told apart: a batch does not give what its parts give alone"):
+        check_rows(network, found, Placement.AFTER_NORM, example)
+    plain = nn.Sequential(nn.Linear(6, 12), nn.BatchNorm1d(12), nn.ReLU(), nn.Linear(12, 3))
+    before = copy.deepcopy(plain.state_dict())
+    check_rows(plain, topology.find(plain, example), Placement.AFTER_NORM, example)
+    assert plain.training
+    assert all(torch.equal(value, before[name]) for name, value in plain.state_dict().items())

@@ -60,6 +60,12 @@ def check_mark(folder: Path | None, found: str, refusal: str, name: str = DATA) 
         raise SettingsError(refusal)
 
 
+def claim(folder: Path | None, found: str, refusal: str, name: str = DATA) -> None:
+    """Refuse a folder that is marked as that of something else, or mark it: `check_mark`, then `mark`."""
+    check_mark(folder, found, refusal, name)
+    mark(folder, found, name)
+
+
 def mark(folder: Path | None, found: str, name: str = DATA) -> None:
     """Mark a folder, which is about to hold state, so that `check_mark` knows it; None is no folder."""
     if folder is not None and not (folder / name).exists():

@@ -13,8 +13,7 @@ from structured_ensembles.extraction import compose, extract
 from structured_ensembles.fitting import Base, Fold, check_drawable, device
 from structured_ensembles.labels import sized
 from structured_ensembles.ranking import rank
-from structured_ensembles.scaling import check_rows
-from structured_ensembles.search import search
+from structured_ensembles.search import check_rows, search
 from structured_ensembles.seeding import derived_seed
 from structured_ensembles.selection import keep_share, order
 from structured_ensembles.sizes import Budget

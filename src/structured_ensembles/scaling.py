@@ -17,7 +17,6 @@ from torch.nn.functional import softplus
 
 from structured_ensembles import surgery
 from structured_ensembles.errors import NetworkError
-from structured_ensembles.sizes import in_mode
 from structured_ensembles.types import Choice, Cut, Group, Placement, Scores, Side, Topology
 
 
@@ -196,41 +195,6 @@ def frozen(network: nn.Module) -> Iterator[None]:
             for module, name, buffer, before in buffers:
                 # A module may have written into the buffer, or have put another tensor in its place.
                 setattr(module, name, buffer.copy_(before))
-
-
-def check_rows(network: nn.Module, topology: Topology, placement: Placement, example: Tensor) -> None:
-    """Refuse a network in which a batch that several members share is not what each computes alone.
-
-    `scaled` tells whose row is whose by its place in the batch: a network that joins or turns batches deceives it.
-
-    Args:
-        network: Left as it is.
-        topology: Its groups; at least one.
-        placement: Where channels are scaled.
-        example: Inputs (B, ...), on the network's device.
-
-    Raises:
-        NetworkError: The answers differ.
-    """
-    generator = torch.Generator().manual_seed(0)
-    scores = {
-        name: 0.5 + torch.rand(2, width, generator=generator).to(example.device)
-        for name, width in topology.widths.items()
-    }
-    members = torch.arange(2, device=example.device).repeat_interleave(len(example))
-    with torch.no_grad(), in_mode(network, training=False), scaled(network, topology, placement) as scaler:
-        scaler.use(scores, members)
-        joint = network(torch.cat([example, example]))
-        alone = []
-        for part in members.view(2, -1):
-            scaler.use(scores, part)
-            alone.append(network(example))
-    apart = torch.cat(alone)
-    if not torch.allclose(joint, apart, rtol=1e-2, atol=1e-2 * float(apart.abs().max()), equal_nan=True):
-        raise NetworkError(
-            "the network's examples cannot be told apart: a batch does not give what its parts give alone. Keep the "
-            "batch in the first dimension, and do not join several copies of it there"
-        )
 
 
 def _sites(topology: Topology, placement: Placement) -> dict[str, list[tuple[Group, Cut]]]:

@@ -14,10 +14,11 @@ from torch.nn.functional import cross_entropy
 
 from structured_ensembles import diversity
 from structured_ensembles.batches import set_epoch
-from structured_ensembles.errors import SettingsError
+from structured_ensembles.errors import NetworkError, SettingsError
 from structured_ensembles.progress import bar
 from structured_ensembles.scaling import Parametrisation, ScaleFactors, Scaler, frozen, scaled
 from structured_ensembles.seeding import derived_seed, deterministic, seeded
+from structured_ensembles.sizes import in_mode
 from structured_ensembles.types import Placement, Scores, Topology, check_numbers
 
 if TYPE_CHECKING:
@@ -170,6 +171,34 @@ def forward_members(network: nn.Module, scaler: Scaler, scores: Scores, inputs: 
     scaler.use(scores, torch.arange(members, device=inputs.device).repeat_interleave(len(inputs)))
     logits: Tensor = network(inputs.repeat(members, *[1] * (inputs.dim() - 1)))
     return logits.view(members, len(inputs), -1)
+
+
+def check_rows(network: nn.Module, topology: Topology, placement: Placement, example: Tensor) -> None:
+    """Refuse a network in which a batch that several members share is not what each computes alone.
+
+    `scaled` tells whose row is whose by its place in the batch: a network that joins or turns batches deceives it.
+
+    Args:
+        network: Left as it is.
+        topology: Its groups; at least one.
+        placement: Where channels are scaled.
+        example: Inputs (B, ...), on the network's device.
+
+    Raises:
+        NetworkError: The answers differ.
+    """
+    generator = torch.Generator().manual_seed(0)
+    drawn = {name: 0.5 + torch.rand(2, width, generator=generator) for name, width in topology.widths.items()}
+    both = {name: value.to(example.device) for name, value in drawn.items()}
+    with torch.no_grad(), in_mode(network, training=False), scaled(network, topology, placement) as scaler:
+        joint = forward_members(network, scaler, both, example)
+        one_by_one = [{name: value[m : m + 1] for name, value in both.items()} for m in range(2)]
+        apart = torch.cat([forward_members(network, scaler, one, example) for one in one_by_one])
+    if not torch.allclose(joint, apart, rtol=1e-2, atol=1e-2 * float(apart.abs().max()), equal_nan=True):
+        raise NetworkError(
+            "the network's examples cannot be told apart: a batch does not give what its parts give alone. Keep the "
+            "batch in the first dimension, and do not join several copies of it there"
+        )
 
 
 def _steps(batches: DataLoader[Any], settings: SearchSettings) -> int:

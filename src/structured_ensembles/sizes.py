@@ -139,19 +139,16 @@ def training_flops(module: nn.Module, examples: Tensor) -> float:
 
 def _counted(module: nn.Module, examples: Tensor, *, training: bool) -> int:
     counter = FlopCounterMode(display=False)
-    copies = {name: buffer.clone() for name, buffer in module.named_buffers()}
-    devices = [examples.device] if examples.is_cuda else []
-    unseen = torch.random.fork_rng(devices)
-    with torch.no_grad(), unseen, in_mode(module, training=training), _countable_attention(), counter:
-        functional_call(module, copies, (examples,))
+    with _countable_attention(), counter:
+        run_once(module, examples, training=training)
     return counter.get_total_flops()
 
 
-def run_in_training(module: nn.Module, examples: Tensor) -> None:
-    """One forward pass in training mode that leaves flags, buffers and random state as they were."""
+def run_once(module: nn.Module, examples: Tensor, *, training: bool) -> None:
+    """One forward pass without gradients that leaves flags, buffers and random state as they were."""
     copies = {name: buffer.clone() for name, buffer in module.named_buffers()}
     devices = [examples.device] if examples.is_cuda else []
-    with torch.no_grad(), torch.random.fork_rng(devices), in_mode(module, training=True):
+    with torch.no_grad(), torch.random.fork_rng(devices), in_mode(module, training=training):
         functional_call(module, copies, (examples,))
 
 

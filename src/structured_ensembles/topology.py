@@ -350,7 +350,7 @@ def _difference(probe: _probe.Probe, groups: list[Group], channels: Channels) ->
             cut = surgery.cut(probe.network, groups, channels)
             smaller = cut(probe.example)
             if probe.idle:
-                sizes.run_in_training(cut, probe.example)
+                sizes.run_once(cut, probe.example, training=True)
             with surgery.zeroed(probe.network, groups, channels):
                 expected = probe.network(probe.example)
     except Exception as error:  # noqa: BLE001 (whatever a cut network raises is the finding)

@@ -16,7 +16,8 @@ from structured_ensembles.continual import guard, ownership
 from structured_ensembles.continual.heads import TaskNetwork
 from structured_ensembles.continual.settings import CrossBlock, Norms
 from structured_ensembles.continual.state import State, TaskRecord, answers, digests, widths_of
-from structured_ensembles.digests import check_mark, mark, of_weights
+from structured_ensembles.digests import claim as claim_folder
+from structured_ensembles.digests import of_weights
 from structured_ensembles.errors import SettingsError
 
 if TYPE_CHECKING:
@@ -77,8 +78,7 @@ def claim(folder: Path | None, attempt: Attempt) -> None:
     """
     found = f"{of_weights(attempt.masks)} {attempt.norms}"
     refusal = f"{folder} holds a training of other channels: take the same settings, or delete it to train anew"
-    check_mark(folder, found, refusal, _MARK)
-    mark(folder, found, _MARK)
+    claim_folder(folder, found, refusal, _MARK)
 
 
 @contextmanager

@@ -20,7 +20,7 @@ from structured_ensembles.continual.memory import measured
 from structured_ensembles.continual.tasks import check_number, check_shape, check_task
 from structured_ensembles.continual.units import COUNTER
 from structured_ensembles.data.records import as_dataset
-from structured_ensembles.digests import check_mark, fingerprint, mark
+from structured_ensembles.digests import claim, fingerprint
 from structured_ensembles.errors import DataError
 from structured_ensembles.extraction import draw
 from structured_ensembles.seeding import derived_seed
@@ -100,7 +100,9 @@ class Strategy(ABC):
             NetworkError: The backbone fails on the images.
         """
         learned = self._checked(task)
-        _claim(directory, f"{learned.fingerprint} {fingerprint([as_dataset(task.held_out)])}")
+        found = f"{learned.fingerprint} {fingerprint([as_dataset(task.held_out)])}"
+        refusal = f"{directory} holds the training of another task: take another directory, or delete it"
+        claim(directory, found, refusal, _MARK)
         before = dict(vars(self))
         try:
             self._learn(task, directory)
@@ -189,13 +191,6 @@ class Strategy(ABC):
             if known.fingerprint == learned.fingerprint:
                 raise DataError(f"task {task.name!r} has been learned already, as task {number} ({known.name})")
         return learned
-
-
-def _claim(directory: Path | None, found: str) -> None:
-    """Refuse a directory that holds the training of another task, or make it this one's."""
-    refusal = f"{directory} holds the training of another task: take another directory, or delete it"
-    check_mark(directory, found, refusal, _MARK)
-    mark(directory, found, _MARK)
 
 
 class SharedBackbone(Strategy):

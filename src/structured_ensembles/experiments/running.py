@@ -9,7 +9,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from structured_ensembles import data as datasets
-from structured_ensembles.digests import check_mark, fingerprint, mark
+from structured_ensembles import digests
 from structured_ensembles.errors import DataError
 from structured_ensembles.evaluation.comparison import Cell, Result, from_json, tidy_csv, to_json
 from structured_ensembles.evaluation.comparison_report import markdown
@@ -53,9 +53,8 @@ def claim(folder: Path, *sources: ImageData) -> None:
         SettingsError: It is not theirs.
     """
     splits = [split for images in sources for split in (images.train, images.test)]
-    found = fingerprint([datasets.as_dataset(split) for split in splits])
-    check_mark(folder, found, f"{folder} holds results on other images: choose another folder")
-    mark(folder, found)
+    found = digests.fingerprint([datasets.as_dataset(split) for split in splits])
+    digests.claim(folder, found, f"{folder} holds results on other images: choose another folder")
 
 
 def results(grid: Grid, folder: Path) -> list[Result]:
