@@ -8,16 +8,18 @@ from functools import partial
 from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
-from structured_ensembles import Ensemble, data, run
+from structured_ensembles import Ensemble
+from structured_ensembles.data import sources
 from structured_ensembles.evaluation.assessment import Extent, assess, evaluation
-from structured_ensembles.files import write_whole
+from structured_ensembles.experiments import run
+from structured_ensembles.files.whole import write_whole
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from pathlib import Path
 
-    from structured_ensembles.data import Unlabelled
-    from structured_ensembles.run import Plan
+    from structured_ensembles.data.sources import Unlabelled
+    from structured_ensembles.experiments.run import Plan
 
 METHODS = ("single", "structured", "narrow", "deep")
 Entry = dict[str, Any]
@@ -98,7 +100,7 @@ def measure(plan: Plan, folder: Path, outside: Sequence[Unlabelled]) -> None:
         return
     folder.mkdir(parents=True, exist_ok=True)
     plan = replace(plan, against=tuple(name for name in METHODS if name != "structured"))
-    images = data.load(plan.data)
+    images = sources.load(plan.data)
     spec = run.network(plan, images)
     for contestant in run.contestants(plan, spec):
         run.carry_out(contestant, images, plan.seed, folder)

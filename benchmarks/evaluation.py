@@ -16,13 +16,14 @@ from pathlib import Path
 
 import torch
 
-from structured_ensembles import Ensemble, data
-from structured_ensembles.data import ImageData, Split
+from structured_ensembles import Ensemble
+from structured_ensembles.data import sources
+from structured_ensembles.data.sources import ImageData, Split
 from structured_ensembles.evaluation.answers import ask
 from structured_ensembles.evaluation.assessment import Extent, assess
 from structured_ensembles.methods import METHODS
 from structured_ensembles.networks import NetworkSpec
-from structured_ensembles.presets import settings
+from structured_ensembles.options.presets import settings
 from structured_ensembles.progress import quiet
 
 
@@ -38,7 +39,7 @@ def untrained(folder: Path) -> tuple[Path, ImageData]:
     base = NetworkSpec("resnet20", (1, 28, 28), 10)
     brief = replace(settings(), training=replace(settings().training, epochs=1))
     ensemble = METHODS["narrow"](base, 4, settings=brief)
-    ensemble.fit(data.as_dataset(images.train), classes=images.classes)
+    ensemble.fit(sources.as_dataset(images.train), classes=images.classes)
     ensemble.save(folder / "narrow.safetensors")
     return folder / "narrow.safetensors", images
 
@@ -53,7 +54,7 @@ def main() -> None:
         parser.error("--artefact and --data go together")
     with tempfile.TemporaryDirectory() as folder, quiet():
         if options.artefact:
-            path, images = options.artefact, data.load(options.data)
+            path, images = options.artefact, sources.load(options.data)
         else:
             path, images = untrained(Path(folder))
         ensemble = Ensemble.load(path)

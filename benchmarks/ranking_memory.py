@@ -22,10 +22,11 @@ def rank_batches(count: int, reduce: str) -> float:
     import torch
     from torch.utils.data import TensorDataset
 
-    from structured_ensembles import networks, topology
-    from structured_ensembles.batches import loader
+    from structured_ensembles import networks
+    from structured_ensembles.channels import topology
+    from structured_ensembles.data.batches import loader
     from structured_ensembles.progress import quiet
-    from structured_ensembles.ranking import Reduce, rank
+    from structured_ensembles.scores.ranking import Reduce, rank
     from structured_ensembles.types import Placement
 
     torch.manual_seed(0)

@@ -15,12 +15,13 @@ import torch
 from torch.nn.functional import cross_entropy
 from torch.utils.data import TensorDataset
 
-from structured_ensembles import networks, topology
-from structured_ensembles.batches import loader
+from structured_ensembles import networks
+from structured_ensembles.channels import topology
+from structured_ensembles.data.batches import loader
 from structured_ensembles.progress import quiet
-from structured_ensembles.ranking import rank
-from structured_ensembles.scaling import frozen, scaled
-from structured_ensembles.search import forward_members
+from structured_ensembles.scores.ranking import rank
+from structured_ensembles.scores.scaling import frozen, scaled
+from structured_ensembles.scores.search import forward_members
 from structured_ensembles.types import Importance, Placement, Scores, Topology
 
 SHAPE, MEMBERS, BATCH, BATCHES, ROUNDS = (3, 32, 32), 3, 16, 2, 3

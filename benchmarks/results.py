@@ -24,15 +24,15 @@ from sklearn.model_selection import train_test_split
 import blocks
 import keeping
 import streams
-from structured_ensembles import data
-from structured_ensembles.augmentation import Augmentation
-from structured_ensembles.evaluation.comparison import Result, from_json, to_json
-from structured_ensembles.evaluation.comparison_pictures import cost_front
-from structured_ensembles.evaluation.comparison_report import markdown
-from structured_ensembles.experiments import ARMS, Grid, carry_out, cells, results
+from structured_ensembles.data import sources
+from structured_ensembles.data.augmentation import Augmentation
+from structured_ensembles.experiments.comparison import ARMS, Grid, carry_out, cells, results
+from structured_ensembles.experiments.comparison.pictures import cost_front
+from structured_ensembles.experiments.comparison.records import Result, from_json, to_json
+from structured_ensembles.experiments.comparison.tables import markdown
+from structured_ensembles.experiments.run import Plan
 from structured_ensembles.networks import family
-from structured_ensembles.presets import settings
-from structured_ensembles.run import Plan
+from structured_ensembles.options.presets import settings
 
 INTRODUCTION = """# Results
 
@@ -149,7 +149,7 @@ def prepare(source: str, goal: Path, training: int, validation: int, moved: int)
         validation: Other training images, put aside.
         moved: Other training images that join the test images.
     """
-    images = data.load(source)
+    images = sources.load(source)
     x, y = images.train.images.numpy(), images.train.labels.numpy()
     learned, rest = train_test_split(np.arange(len(y)), train_size=training, stratify=y, random_state=0)
     aside, rest = train_test_split(rest, train_size=validation, stratify=y[rest], random_state=0)
@@ -166,15 +166,15 @@ def measure(study: Study, folder: Path, jobs: int) -> None:
     """Run what a study has not run yet."""
     for stage in range(len(study.stages)):
         grid = study.grid(folder, stage)
-        carry_out(grid, data.load(grid.plan.data), folder / study.name, jobs)
+        carry_out(grid, sources.load(grid.plan.data), folder / study.name, jobs)
 
 
 def evaluate(study: Study, folder: Path) -> None:
     """Measure what has not been measured yet of what `structens evaluate --all` measures."""
     plan = study.grid(folder, 0).plan
-    shape = data.load(plan.data).input_shape
+    shape = sources.load(plan.data).input_shape
     strange = [folder / "cifar.npz"] if (folder / "cifar.npz").exists() and study.name == "mnist" else []
-    outside = [data.load_unlabelled(str(path), shape, limit=2000) for path in strange]
+    outside = [sources.load_unlabelled(str(path), shape, limit=2000) for path in strange]
     for seed in range(study.evaluated):
         blocks.measure(replace(plan, seed=seed), folder / "evaluated" / f"{study.name}-{seed}", outside)
 

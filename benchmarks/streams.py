@@ -8,18 +8,18 @@ from statistics import fmean
 from typing import TYPE_CHECKING
 
 import keeping
-from structured_ensembles.continual.settings import Capacity, settings
+from structured_ensembles.continual.results.records import from_json, to_json, values
+from structured_ensembles.continual.results.tables import markdown
 from structured_ensembles.continual.strategies import STRATEGIES, SingleTask
-from structured_ensembles.evaluation.streams import from_json, to_json, values
-from structured_ensembles.evaluation.streams_report import markdown
 from structured_ensembles.experiments import streams
 from structured_ensembles.experiments.streams import StreamGrid, StreamKind, StreamPlan
+from structured_ensembles.options.streams import Capacity, settings
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
-    from structured_ensembles.evaluation.streams import StreamRun
+    from structured_ensembles.continual.results.records import StreamRun
 
 
 @dataclass(frozen=True)

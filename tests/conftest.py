@@ -11,7 +11,8 @@ import torch
 from hypothesis import settings
 from torch import Tensor, nn
 
-from structured_ensembles import networks, topology
+from structured_ensembles import networks
+from structured_ensembles.channels import topology
 
 if TYPE_CHECKING:
     from collections.abc import Callable

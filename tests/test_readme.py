@@ -36,7 +36,7 @@ def test_the_stream_example_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 
 
 def test_the_diversity_example_registers_a_term() -> None:
-    from structured_ensembles import diversity
+    from structured_ensembles.scores import diversity
 
     executed('@register("spread")', "import torch\n")
     try:

@@ -6,12 +6,12 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from structured_ensembles.ensemble import StructuredEnsemble
     from structured_ensembles.errors import StructensError
     from structured_ensembles.methods import DeepEnsemble, SingleNetwork
+    from structured_ensembles.methods.structured import StructuredEnsemble
     from structured_ensembles.networks import NetworkSpec
-    from structured_ensembles.prediction import Ensemble
-    from structured_ensembles.presets import Preset, Settings, settings
+    from structured_ensembles.options.presets import Preset, Settings, settings
+    from structured_ensembles.prediction.ensemble import Ensemble
     from structured_ensembles.sizes import Budget
     from structured_ensembles.types import Prediction
 
@@ -32,15 +32,15 @@ __all__ = [
 _HOMES = {
     "Budget": "sizes",
     "DeepEnsemble": "methods",
-    "Ensemble": "prediction",
+    "Ensemble": "prediction.ensemble",
     "NetworkSpec": "networks",
     "Prediction": "types",
-    "Preset": "presets",
-    "Settings": "presets",
+    "Preset": "options.presets",
+    "Settings": "options.presets",
     "SingleNetwork": "methods",
     "StructensError": "errors",
-    "StructuredEnsemble": "ensemble",
-    "settings": "presets",
+    "StructuredEnsemble": "methods.structured",
+    "settings": "options.presets",
 }
 
 

@@ -7,10 +7,12 @@ from dataclasses import replace
 import pytest
 import torch
 
-from structured_ensembles import artefact, networks, topology
-from structured_ensembles.artefact import Record
+from structured_ensembles import networks
+from structured_ensembles.artefact import file as artefact
+from structured_ensembles.artefact.file import Record
+from structured_ensembles.channels import topology
+from structured_ensembles.channels.extraction import draw, extract
 from structured_ensembles.errors import ArtefactError
-from structured_ensembles.extraction import draw, extract
 from structured_ensembles.networks import NetworkSpec
 from structured_ensembles.types import Combine, Cut, Group, Side
 

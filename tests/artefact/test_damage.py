@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from structured_ensembles import artefact
+from structured_ensembles.artefact import file as artefact
 from structured_ensembles.errors import ArtefactError
 
 from .conftest import (

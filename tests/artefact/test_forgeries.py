@@ -9,7 +9,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from structured_ensembles import artefact
+from structured_ensembles.artefact import file as artefact
 
 from .conftest import (
     GROUPS,

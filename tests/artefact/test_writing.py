@@ -14,8 +14,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from safetensors import safe_open
 
-from structured_ensembles import artefact
-from structured_ensembles.artefact import Record, TensorSpec
+from structured_ensembles.artefact import file as artefact
+from structured_ensembles.artefact.file import Record, TensorSpec
 from structured_ensembles.errors import ArtefactError
 from structured_ensembles.types import Combine
 

@@ -9,7 +9,7 @@ import pytest
 
 import keeping
 from structured_ensembles.errors import SettingsError
-from structured_ensembles.evaluation.comparison import Cell, Result, from_json, to_json
+from structured_ensembles.experiments.comparison.records import Cell, Result, from_json, to_json
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -7,8 +7,8 @@ import sys
 
 import pytest
 
-from structured_ensembles.cli import fit as fit_module
 from structured_ensembles.cli.main import main
+from structured_ensembles.cli.verbs import fit as fit_module
 from structured_ensembles.errors import SettingsError
 
 from .conftest import invoke

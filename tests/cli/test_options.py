@@ -4,12 +4,13 @@ import dataclasses
 
 import pytest
 
-from structured_ensembles import diversity, networks
+from structured_ensembles import networks
 from structured_ensembles.cli.configuration import resolved
 from structured_ensembles.cli.kinds import NONE, OneOf, OrNone, Pair
 from structured_ensembles.cli.options import OPTIONS
-from structured_ensembles.presets import Preset, Settings, settings
-from structured_ensembles.run import Plan
+from structured_ensembles.experiments.run import Plan
+from structured_ensembles.options.presets import Preset, Settings, settings
+from structured_ensembles.scores import diversity
 from structured_ensembles.types import Choice
 
 

@@ -9,13 +9,13 @@ import pytest
 import torch
 from torch import nn
 
-from structured_ensembles.continual.memory import Memory
-from structured_ensembles.continual.protocol import Step, StreamResult
-from structured_ensembles.continual.settings import ContinualSettings
-from structured_ensembles.continual.tasks import Task
-from structured_ensembles.data import Split
-from structured_ensembles.search import SearchSettings
-from structured_ensembles.training_settings import Optimiser, TrainingSettings
+from structured_ensembles.continual.learner.memory import Memory
+from structured_ensembles.continual.learner.tasks import Task
+from structured_ensembles.continual.streams.protocol import Step, StreamResult
+from structured_ensembles.data.sources import Split
+from structured_ensembles.options.streams import ContinualSettings
+from structured_ensembles.scores.search import SearchSettings
+from structured_ensembles.training.limits import Optimiser, TrainingSettings
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

@@ -8,10 +8,10 @@ import torch
 from torch import nn
 from torch.nn.functional import cross_entropy
 
-from structured_ensembles.continual.learner import ContinualLearner
-from structured_ensembles.continual.settings import ContinualSettings, CrossBlock, Norms
-from structured_ensembles.search import SearchSettings
-from structured_ensembles.training_settings import TrainingSettings
+from structured_ensembles.continual.learner.learner import ContinualLearner
+from structured_ensembles.options.streams import ContinualSettings, CrossBlock, Norms
+from structured_ensembles.scores.search import SearchSettings
+from structured_ensembles.training.limits import TrainingSettings
 
 from .learners import examples
 

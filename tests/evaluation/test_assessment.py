@@ -7,15 +7,15 @@ from pathlib import Path
 import pytest
 import torch
 
-from structured_ensembles.data import ImageData, Split, Unlabelled, as_dataset
+from structured_ensembles.data.sources import ImageData, Split, Unlabelled, as_dataset
 from structured_ensembles.errors import SettingsError
 from structured_ensembles.evaluation import assessment, report
 from structured_ensembles.evaluation.assessment import BLOCKS, Extent, assess, evaluation, spread
 from structured_ensembles.methods import METHODS
 from structured_ensembles.networks import NetworkSpec
-from structured_ensembles.prediction import Ensemble
-from structured_ensembles.presets import settings
-from structured_ensembles.training_settings import TrainingSettings
+from structured_ensembles.options.presets import settings
+from structured_ensembles.prediction.ensemble import Ensemble
+from structured_ensembles.training.limits import TrainingSettings
 
 SPEC = NetworkSpec("mlp", (1, 8, 8), 3, {"width": 8})
 BRIEF = Extent(sample=6, epsilons=(0.02,), skipped=("cost",))

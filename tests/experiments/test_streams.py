@@ -9,11 +9,10 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from structured_ensembles import data as datasets
-from structured_ensembles.continual.settings import settings
+from structured_ensembles.continual.results.records import StreamCell, StreamRun
 from structured_ensembles.continual.strategies import STRATEGIES, Naive
+from structured_ensembles.data import sources as datasets
 from structured_ensembles.errors import ArtefactError, DataError, NetworkError, SettingsError
-from structured_ensembles.evaluation.streams import StreamCell, StreamRun
 from structured_ensembles.experiments import streams
 from structured_ensembles.experiments.streams import (
     StreamGrid,
@@ -30,15 +29,16 @@ from structured_ensembles.experiments.streams import (
     write_pictures,
     write_tables,
 )
-from structured_ensembles.search import SearchSettings
+from structured_ensembles.options.streams import settings
+from structured_ensembles.scores.search import SearchSettings
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from torch import nn
 
-    from structured_ensembles.continual.tasks import Task
-    from structured_ensembles.data import ImageData
+    from structured_ensembles.continual.learner.tasks import Task
+    from structured_ensembles.data.sources import ImageData
 
 SETTINGS = replace(
     settings(), training=replace(settings().training, epochs=1), search=SearchSettings(epochs=1, max_steps=1)

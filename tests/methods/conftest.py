@@ -9,8 +9,8 @@ import pytest
 import torch
 from torch.utils.data import TensorDataset
 
-from structured_ensembles.fitting import Fittable, Fold
-from structured_ensembles.training import Trained
+from structured_ensembles.methods.fitting import Fittable, Fold
+from structured_ensembles.training.loop import Trained
 
 if TYPE_CHECKING:
     from torch import nn

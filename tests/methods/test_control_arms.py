@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 import pytest
 import torch
 
-from structured_ensembles import NetworkSpec, settings, topology
+from structured_ensembles import NetworkSpec, settings
+from structured_ensembles.channels import topology
 from structured_ensembles.methods import (
     METHODS,
     MagnitudeEnsemble,
@@ -26,7 +27,7 @@ from structured_ensembles.types import Side
 from .conftest import fold, images
 
 if TYPE_CHECKING:
-    from structured_ensembles.subnetworks import SubNetworks
+    from structured_ensembles.methods.subnetworks import SubNetworks
     from structured_ensembles.types import Channels, Group, Topology
 
 pytestmark = pytest.mark.usefixtures("untrained")

@@ -17,14 +17,16 @@ from torch.nn.modules.module import (
 )
 from torch.utils.data import TensorDataset
 
-from structured_ensembles import Ensemble, NetworkSpec, _lightning, artefact, settings, shared
+from structured_ensembles import Ensemble, NetworkSpec, implicit, settings
+from structured_ensembles.artefact import file as artefact
 from structured_ensembles.errors import ArtefactError, BudgetError, NetworkError, SettingsError
-from structured_ensembles.fitting import Fittable
+from structured_ensembles.implicit import FORMS, Form
 from structured_ensembles.methods import METHODS, BatchEnsemble, Masksembles, MCDropout, PackedEnsemble, SingleNetwork
-from structured_ensembles.shared import FORMS, Form
+from structured_ensembles.methods.fitting import Fittable
 from structured_ensembles.sizes import Budget
-from structured_ensembles.training import train
-from structured_ensembles.training_settings import TrainingSettings
+from structured_ensembles.training import _lightning
+from structured_ensembles.training.limits import TrainingSettings
+from structured_ensembles.training.loop import train
 
 from .conftest import images
 
@@ -32,7 +34,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from structured_ensembles.prediction import Size
+    from structured_ensembles.prediction.ensemble import Size
 
 SPEC = NetworkSpec("small_cnn", (1, 8, 8), 3)
 STEP = 1 / 512
@@ -206,7 +208,7 @@ def test_masks_leave_the_input_alone_whatever_is_defined_first(tmp_path: Path) -
     inputs = images().tensors[0]
     assert torch.equal(loaded.logits(inputs), ensemble.logits(inputs))
     with pytest.raises(NetworkError, match="there is no layer 'nothing'"):
-        shared.make(HeadFirst, Form("masked", {"first": "nothing"}), 2)
+        implicit.make(HeadFirst, Form("masked", {"first": "nothing"}), 2)
 
 
 def saved(form: str, path: Path, base: object = SPEC) -> None:

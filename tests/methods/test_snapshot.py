@@ -15,16 +15,16 @@ from hypothesis import strategies as st
 from structured_ensembles import NetworkSpec, settings
 from structured_ensembles.errors import SettingsError
 from structured_ensembles.methods import SnapshotEnsemble
-from structured_ensembles.training_settings import Schedule
+from structured_ensembles.training.limits import Schedule
 
 from .conftest import fold, images, untouched
 
 if TYPE_CHECKING:
     from torch import nn
 
-    from structured_ensembles.fitting import Fold
-    from structured_ensembles.training import Trained
-    from structured_ensembles.training_settings import TrainingSettings
+    from structured_ensembles.methods.fitting import Fold
+    from structured_ensembles.training.limits import TrainingSettings
+    from structured_ensembles.training.loop import Trained
 
 SPEC = NetworkSpec("mlp", (1, 8, 8), 3, {"width": 8})
 

@@ -9,9 +9,9 @@ from torch import nn
 from torch.nn import functional
 from torch.utils.data import TensorDataset
 
-from structured_ensembles.batches import split_held_out
+from structured_ensembles.data.batches import split_held_out
 from structured_ensembles.progress import quiet
-from structured_ensembles.training_settings import TrainingSettings
+from structured_ensembles.training.limits import TrainingSettings
 
 
 @pytest.fixture(autouse=True)

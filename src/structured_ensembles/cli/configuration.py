@@ -13,9 +13,9 @@ import yaml
 from structured_ensembles.cli.kinds import NONE, OrNone, Pair
 from structured_ensembles.cli.options import AXES, COMPARED, OPTIONS, Option
 from structured_ensembles.errors import SettingsError, unknown
+from structured_ensembles.experiments.run import Plan
 from structured_ensembles.networks import family
-from structured_ensembles.presets import Preset, Settings, settings
-from structured_ensembles.run import Plan
+from structured_ensembles.options.presets import Preset, Settings, settings
 from structured_ensembles.sizes import Budget
 from structured_ensembles.types import Choice
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from _typeshed import DataclassInstance
 
-    from structured_ensembles.experiments import Grid
+    from structured_ensembles.experiments.comparison import Grid
 
 S = TypeVar("S", bound="DataclassInstance")
 
@@ -247,7 +247,7 @@ def comparison(values: Mapping[str, Any]) -> Grid:
     Raises:
         SettingsError: A value is outside its limits, or two exclude each other.
     """
-    from structured_ensembles.experiments import Grid, arms
+    from structured_ensembles.experiments.comparison import Grid, arms
 
     axes = {axis.name: tuple(values[axis.name]) for axis in AXES if axis.name in values}
     common = plan({name: value for name, value in values.items() if name not in axes})

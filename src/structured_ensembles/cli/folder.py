@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 
 from structured_ensembles.cli.printing import resuming
 from structured_ensembles.errors import SettingsError, StructensError
-from structured_ensembles.files import write_whole
-from structured_ensembles.run import CONFIGURATION, STATE
+from structured_ensembles.experiments.run import CONFIGURATION, STATE
+from structured_ensembles.files.whole import write_whole
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -9,15 +9,15 @@ from typing import Any
 
 import click
 
-from structured_ensembles.cli.compare import compare
-from structured_ensembles.cli.continual import continual
-from structured_ensembles.cli.demo import demo
-from structured_ensembles.cli.evaluate import evaluate
-from structured_ensembles.cli.fit import fit
-from structured_ensembles.cli.inspect import inspect
-from structured_ensembles.cli.predict import predict
 from structured_ensembles.cli.stopping import Terminated, stoppable
 from structured_ensembles.cli.verb import debug_option, write_examples
+from structured_ensembles.cli.verbs.compare import compare
+from structured_ensembles.cli.verbs.continual import continual
+from structured_ensembles.cli.verbs.demo import demo
+from structured_ensembles.cli.verbs.evaluate import evaluate
+from structured_ensembles.cli.verbs.fit import fit
+from structured_ensembles.cli.verbs.inspect import inspect
+from structured_ensembles.cli.verbs.predict import predict
 from structured_ensembles.errors import SettingsError, StructensError
 
 _INTERRUPTED, _TERMINATED = 130, 143

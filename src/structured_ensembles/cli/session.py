@@ -5,21 +5,21 @@ from __future__ import annotations
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from structured_ensembles import data as datasets
-from structured_ensembles import run
 from structured_ensembles.cli import configuration
 from structured_ensembles.cli.printing import head, line, note, quoted, rejection, results, resuming, say
+from structured_ensembles.data import sources as datasets
 from structured_ensembles.errors import SettingsError
+from structured_ensembles.experiments import run
 from structured_ensembles.methods import SingleNetwork, StructuredEnsemble
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
     from pathlib import Path
 
-    from structured_ensembles.data import ImageData
+    from structured_ensembles.data.sources import ImageData
     from structured_ensembles.evaluation import Cost
-    from structured_ensembles.fitting import Fittable
-    from structured_ensembles.run import Plan
+    from structured_ensembles.experiments.run import Plan
+    from structured_ensembles.methods.fitting import Fittable
 
 _FILES = (
     ("structured.safetensors", "the ensemble"),

@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING, Any
 
 from structured_ensembles.cli.configuration import all_of, as_yaml, placed, written
 from structured_ensembles.cli.stream_options import STREAM_AXES, STREAM_OPTIONS
-from structured_ensembles.continual.settings import Capacity, settings
 from structured_ensembles.continual.strategies import STRATEGIES
 from structured_ensembles.errors import SettingsError
 from structured_ensembles.experiments.streams import StreamGrid, StreamPlan
-from structured_ensembles.presets import Preset
+from structured_ensembles.options.presets import Preset
+from structured_ensembles.options.streams import Capacity, settings
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from structured_ensembles.continual.heads import HeadKind
-from structured_ensembles.continual.inference import Inferred, Per
-from structured_ensembles.continual.learner import ContinualLearner
-from structured_ensembles.continual.memory import Memory
-from structured_ensembles.continual.profile import Score
-from structured_ensembles.continual.settings import (
+from structured_ensembles.continual.learner.heads import HeadKind
+from structured_ensembles.continual.learner.inference import Inferred, Per
+from structured_ensembles.continual.learner.learner import ContinualLearner
+from structured_ensembles.continual.learner.memory import Memory
+from structured_ensembles.continual.learner.profile import Score
+from structured_ensembles.options.streams import (
     Capacity,
     ContinualSettings,
     CrossBlock,

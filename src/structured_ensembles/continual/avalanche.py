@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from torch import nn
 from torch.utils.data import Dataset
 
-from structured_ensembles.continual.heads import TaskNetwork
+from structured_ensembles.continual.learner.heads import TaskNetwork
 from structured_ensembles.errors import DataError, SettingsError
 
 try:
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
-    from structured_ensembles.continual.learner import ContinualLearner
+    from structured_ensembles.continual.learner.learner import ContinualLearner
 
 ABSENT = -1000.0
 """The logit of a class that is none of the task's; what Avalanche's own heads give."""

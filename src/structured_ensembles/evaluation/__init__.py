@@ -2,11 +2,19 @@
 
 from __future__ import annotations
 
+from structured_ensembles.evaluation.cost import Cost
+from structured_ensembles.evaluation.metrics import (
+    Metrics,
+    Reliability,
+    accuracy,
+    brier,
+    ece,
+    measure,
+    nll,
+    reliability,
+)
+from structured_ensembles.evaluation.table import Row, as_json, render
 from structured_ensembles.sizes import buffers, flops, parameters
-
-from .cost import Cost
-from .metrics import Metrics, Reliability, accuracy, brier, ece, measure, nll, reliability
-from .table import Row, as_json, render
 
 __all__ = [
     "Cost",

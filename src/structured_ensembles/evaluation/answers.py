@@ -9,15 +9,15 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from structured_ensembles.data import as_float
+from structured_ensembles.data.sources import as_float
 from structured_ensembles.errors import DataError
+from structured_ensembles.prediction.uncertainty import predict_from_logits
 from structured_ensembles.progress import track
-from structured_ensembles.uncertainty import predict_from_logits
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from structured_ensembles.prediction import Ensemble
+    from structured_ensembles.prediction.ensemble import Ensemble
     from structured_ensembles.types import Combine, Prediction
 
 CHUNK = 1024

@@ -14,21 +14,20 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from structured_ensembles.data import Unlabelled
+from structured_ensembles.data.sources import Unlabelled
 from structured_ensembles.errors import SettingsError, StructensError, unknown
-
-from . import synthetic
-from .adversarial import EPSILONS, adversarial
-from .answers import Answers, ask
-from .attacks import check_epsilon
-from .calibration import calibration
-from .corruptions import corruptions, corruptions_of_files
-from .entropies import entropies
-from .footprint import cost_in_use
-from .metrics import check_bins
-from .ood import out_of_distribution
-from .selective import selective
-from .structure import Structure, structure
+from structured_ensembles.evaluation.answers import Answers, ask
+from structured_ensembles.evaluation.blocks import synthetic
+from structured_ensembles.evaluation.blocks.adversarial import EPSILONS, adversarial
+from structured_ensembles.evaluation.blocks.attacks import check_epsilon
+from structured_ensembles.evaluation.blocks.calibration import calibration
+from structured_ensembles.evaluation.blocks.entropies import entropies
+from structured_ensembles.evaluation.blocks.footprint import cost_in_use
+from structured_ensembles.evaluation.blocks.ood import out_of_distribution
+from structured_ensembles.evaluation.blocks.selective import selective
+from structured_ensembles.evaluation.blocks.structure import Structure, structure
+from structured_ensembles.evaluation.corruptions import corruptions, corruptions_of_files
+from structured_ensembles.evaluation.metrics import check_bins
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Mapping, Sequence
@@ -36,8 +35,8 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
-    from structured_ensembles.data import ImageData
-    from structured_ensembles.prediction import Ensemble
+    from structured_ensembles.data.sources import ImageData
+    from structured_ensembles.prediction.ensemble import Ensemble
 
 NAME, VERSION = "structens-evaluation", 1
 BLOCKS = (

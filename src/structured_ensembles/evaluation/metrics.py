@@ -16,10 +16,10 @@ import torch
 from torch import Tensor
 
 from structured_ensembles.errors import DataError, SettingsError
-from structured_ensembles.uncertainty import entropy
+from structured_ensembles.prediction.uncertainty import entropy
 
 if TYPE_CHECKING:
-    from .answers import Answers
+    from structured_ensembles.evaluation.answers import Answers
 
 
 @dataclass(frozen=True)

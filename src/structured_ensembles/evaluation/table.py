@@ -15,8 +15,8 @@ if TYPE_CHECKING:
 
     from rich.console import Console
 
-    from .cost import Cost
-    from .metrics import Metrics
+    from structured_ensembles.evaluation.cost import Cost
+    from structured_ensembles.evaluation.metrics import Metrics
 
 WIDTH = 100
 """Columns the table may use even where the console says it has fewer, as a file or a pipe does: no number is cut."""

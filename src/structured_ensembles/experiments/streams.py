@@ -15,13 +15,10 @@ from functools import partial
 from importlib import import_module
 from typing import TYPE_CHECKING
 
-from structured_ensembles import data as datasets
-from structured_ensembles.continual import protocol, tasks, untold
-from structured_ensembles.continual.backbones import backbone
-from structured_ensembles.continual.settings import ContinualSettings, settings
-from structured_ensembles.continual.strategies import STRATEGIES, Structured, strategy
-from structured_ensembles.errors import DataError, SettingsError, StructensError
-from structured_ensembles.evaluation.streams import (
+from structured_ensembles.channels.extraction import draw
+from structured_ensembles.continual.learner import tasks
+from structured_ensembles.continual.learner.backbones import backbone
+from structured_ensembles.continual.results.records import (
     StreamCell,
     StreamRun,
     accuracies_csv,
@@ -30,24 +27,28 @@ from structured_ensembles.evaluation.streams import (
     steps_csv,
     to_json,
 )
-from structured_ensembles.evaluation.streams_report import failures, markdown, notices, unaided
-from structured_ensembles.experiments import pool
-from structured_ensembles.experiments.pool import CELLS, STATE
-from structured_ensembles.experiments.running import claim
-from structured_ensembles.extraction import draw
-from structured_ensembles.files import write_whole
+from structured_ensembles.continual.results.tables import failures, markdown, notices, unaided
+from structured_ensembles.continual.strategies import STRATEGIES, Structured, strategy
+from structured_ensembles.continual.streams import protocol, untold
+from structured_ensembles.data import sources as datasets
+from structured_ensembles.errors import DataError, SettingsError, StructensError
+from structured_ensembles.execution import local
+from structured_ensembles.execution.local import CELLS, STATE
+from structured_ensembles.experiments.comparison.running import claim
+from structured_ensembles.files.whole import write_whole
 from structured_ensembles.networks import NetworkSpec
-from structured_ensembles.presets import Preset
-from structured_ensembles.training_settings import Log
+from structured_ensembles.options.presets import Preset
+from structured_ensembles.options.streams import ContinualSettings, settings
+from structured_ensembles.training.limits import Log
 from structured_ensembles.types import Choice
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from structured_ensembles.continual.protocol import StreamResult
-    from structured_ensembles.continual.tasks import Task
-    from structured_ensembles.data import ImageData
+    from structured_ensembles.continual.learner.tasks import Task
+    from structured_ensembles.continual.streams.protocol import StreamResult
+    from structured_ensembles.data.sources import ImageData
     from structured_ensembles.networks.spec import Scalar
 
 
@@ -121,8 +122,8 @@ class StreamGrid:
             strategy(name)
         if wrong := [seed for seed in self.seeds if seed < 0]:
             raise SettingsError(f"seed {wrong[0]} must be at least 0")
-        pool.check_axis("strategies", self.strategies)
-        pool.check_axis("seeds", self.seeds)
+        local.check_axis("strategies", self.strategies)
+        local.check_axis("seeds", self.seeds)
 
 
 Sources = Sequence["ImageData"]
@@ -200,7 +201,7 @@ def _learned(plan: StreamPlan, cell: StreamCell, sources: Sources, state: Path |
     quiet = replace(plan.settings.training, log=Log.NONE)  # logs would go with the state
     chosen = replace(plan.settings, training=quiet, tasks=len(shown))
     learner = strategy(cell.strategy)(partial(backbone, network(plan, shown[0])), chosen, cell.seed)
-    import_module("structured_ensembles._lightning")  # which takes seconds that are no strategy's
+    import_module("structured_ensembles.training._lightning")  # which takes seconds that are no strategy's
     begun = [state is not None and any((state / f"task_{number}").rglob("*.ckpt")) for number in range(len(shown))]
     result = protocol.run(learner, shown, state)
     # What went on from an earlier stop took longer than it did now.
@@ -236,7 +237,7 @@ def carry_out(grid: StreamGrid, sources: Sources, folder: Path, jobs: int = 1) -
     (folder / CELLS).mkdir(parents=True, exist_ok=True)
     claim(folder, *sources)
     here, there = partial(_one, grid, sources, folder), partial(_prepared, grid, folder)
-    pool.fill(cells(grid), results(grid, folder), here, there, jobs, "learning streams")
+    local.fill(cells(grid), results(grid, folder), here, there, jobs, "learning streams")
     return results(grid, folder)
 
 
@@ -248,7 +249,7 @@ def _prepared(grid: StreamGrid, folder: Path) -> Callable[[StreamCell], StreamRu
 def _one(grid: StreamGrid, sources: Sources, folder: Path, cell: StreamCell) -> StreamRun:
     state = folder / STATE / cell.name
     run = learn_cell(grid, cell, sources, state)
-    pool.write(folder, run, to_json(run))
+    local.write(folder, run, to_json(run))
     shutil.rmtree(state, ignore_errors=True)
     return run
 
@@ -259,7 +260,7 @@ def results(grid: StreamGrid, folder: Path) -> list[StreamRun]:
     Raises:
         ArtefactError: A file is damaged.
     """
-    return pool.read(folder, cells(grid), from_json)
+    return local.read(folder, cells(grid), from_json)
 
 
 def write_tables(runs: Sequence[StreamRun], folder: Path) -> None:
@@ -273,7 +274,7 @@ def write_tables(runs: Sequence[StreamRun], folder: Path) -> None:
 
 def write_pictures(runs: Sequence[StreamRun], folder: Path) -> None:
     """Draw what there is to draw."""
-    from structured_ensembles.continual import pictures
+    from structured_ensembles.continual.results import pictures
 
     with suppress(DataError):  # nothing to draw: all runs failed
         pictures.draw(_by_strategy(runs), folder, _owners(runs))
@@ -288,7 +289,7 @@ def write_page(runs: Sequence[StreamRun], folder: Path, data: str, settings: Map
         data: What the tasks were made of, as people call it.
         settings: What repeats the runs.
     """
-    from structured_ensembles.continual import report
+    from structured_ensembles.continual.results import report
 
     failed = {run.cell.strategy for run in runs if not run.proved}
     about = report.About(

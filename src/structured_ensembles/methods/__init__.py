@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from structured_ensembles.ensemble import StructuredEnsemble
 from structured_ensembles.errors import unknown
 from structured_ensembles.methods.batch_ensemble import BatchEnsemble
 from structured_ensembles.methods.deep import DeepEnsemble
@@ -18,10 +17,11 @@ from structured_ensembles.methods.random_channels import RandomEnsemble
 from structured_ensembles.methods.shuffled import ShuffledEnsemble
 from structured_ensembles.methods.single import SingleNetwork
 from structured_ensembles.methods.snapshot import SnapshotEnsemble
+from structured_ensembles.methods.structured import StructuredEnsemble
 
 if TYPE_CHECKING:
-    from structured_ensembles.fitting import Base, Fittable
-    from structured_ensembles.presets import Settings
+    from structured_ensembles.methods.fitting import Base, Fittable
+    from structured_ensembles.options.presets import Settings
 
 __all__ = [
     "METHODS",

@@ -5,8 +5,8 @@ Wen, Tran and Ba 2020, https://arxiv.org/abs/2002.06715, equation 1.
 
 from __future__ import annotations
 
-from structured_ensembles.fitting import Built, Fittable, Fold
-from structured_ensembles.shared import Form
+from structured_ensembles.implicit import Form
+from structured_ensembles.methods.fitting import Built, Fittable, Fold
 
 
 class BatchEnsemble(Fittable):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from structured_ensembles.fitting import Built, Fittable, Fold
+from structured_ensembles.methods.fitting import Built, Fittable, Fold
 
 
 class DeepEnsemble(Fittable):

@@ -7,13 +7,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from structured_ensembles.fitting import Base, Built, Fittable, Fold
-from structured_ensembles.shared import Form
-from structured_ensembles.shared._layers import called_layers, first_called
-from structured_ensembles.shared.torch_uncertainty import MASKED
+from structured_ensembles.implicit import Form
+from structured_ensembles.implicit._layers import called_layers, first_called
+from structured_ensembles.implicit.torch_uncertainty import MASKED
+from structured_ensembles.methods.fitting import Base, Built, Fittable, Fold
 
 if TYPE_CHECKING:
-    from structured_ensembles.presets import Settings
+    from structured_ensembles.options.presets import Settings
 
 
 class Masksembles(Fittable):

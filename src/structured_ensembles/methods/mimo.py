@@ -5,8 +5,8 @@ Havasi et al. 2021, https://arxiv.org/abs/2010.06610.
 
 from __future__ import annotations
 
-from structured_ensembles.fitting import Built, Fittable, Fold
-from structured_ensembles.shared import Form
+from structured_ensembles.implicit import Form
+from structured_ensembles.methods.fitting import Built, Fittable, Fold
 
 
 class MIMO(Fittable):

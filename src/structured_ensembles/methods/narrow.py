@@ -10,15 +10,15 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from structured_ensembles import surgery
-from structured_ensembles.extraction import extract
-from structured_ensembles.subnetworks import SubNetworks
+from structured_ensembles.channels import surgery
+from structured_ensembles.channels.extraction import extract
+from structured_ensembles.methods.subnetworks import SubNetworks
 from structured_ensembles.types import Side
 
 if TYPE_CHECKING:
     from torch import nn
 
-    from structured_ensembles.fitting import Fold
+    from structured_ensembles.methods.fitting import Fold
     from structured_ensembles.types import Channels, Topology
 
 

@@ -6,13 +6,13 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from structured_ensembles.methods.subnetworks import SubNetworks
 from structured_ensembles.seeding import derived_seed
-from structured_ensembles.subnetworks import SubNetworks
 
 if TYPE_CHECKING:
     from torch import nn
 
-    from structured_ensembles.fitting import Fold
+    from structured_ensembles.methods.fitting import Fold
     from structured_ensembles.types import Channels, Topology
 
 CHANCE = 6

@@ -6,14 +6,14 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from structured_ensembles.ensemble import StructuredEnsemble
 from structured_ensembles.methods.random_channels import CHANCE
+from structured_ensembles.methods.structured import StructuredEnsemble
 from structured_ensembles.seeding import derived_seed
 
 if TYPE_CHECKING:
     from torch import nn
 
-    from structured_ensembles.fitting import Fold
+    from structured_ensembles.methods.fitting import Fold
     from structured_ensembles.types import Channels, Topology
 
 

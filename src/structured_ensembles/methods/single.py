@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from structured_ensembles.fitting import Built, Fittable, Fold
+from structured_ensembles.methods.fitting import Built, Fittable, Fold
 
 if TYPE_CHECKING:
-    from structured_ensembles.fitting import Base
-    from structured_ensembles.presets import Settings
+    from structured_ensembles.methods.fitting import Base
+    from structured_ensembles.options.presets import Settings
 
 
 class SingleNetwork(Fittable):

@@ -8,15 +8,15 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from structured_ensembles.data.labels import sized
 from structured_ensembles.errors import SettingsError
-from structured_ensembles.fitting import Base, Built, Fittable, Fold
-from structured_ensembles.labels import sized
-from structured_ensembles.training import Trained
-from structured_ensembles.training_settings import Schedule, limited
+from structured_ensembles.methods.fitting import Base, Built, Fittable, Fold
+from structured_ensembles.training.limits import Schedule, limited
+from structured_ensembles.training.loop import Trained
 
 if TYPE_CHECKING:
-    from structured_ensembles.presets import Settings
-    from structured_ensembles.training_settings import TrainingSettings
+    from structured_ensembles.options.presets import Settings
+    from structured_ensembles.training.limits import TrainingSettings
 
 
 class SnapshotEnsemble(Fittable):

@@ -9,14 +9,14 @@ import torch
 from torch import nn
 from torch.nn.functional import conv2d, linear
 
-from structured_ensembles.continual.backbones import published_half_vgg11
+from structured_ensembles.continual.learner.backbones import published_half_vgg11
+from structured_ensembles.continual.learner.tasks import Task
 from structured_ensembles.continual.strategies import BatchEnsemble
 from structured_ensembles.continual.strategies.batch_ensemble import Factored, Factors, RankOne, multiplied
 from structured_ensembles.continual.strategies.packnet import Partial
-from structured_ensembles.continual.tasks import Task
-from structured_ensembles.data import Split, as_float
+from structured_ensembles.data.sources import Split, as_float
 from structured_ensembles.errors import NetworkError
-from structured_ensembles.training_settings import Optimiser, TrainingSettings
+from structured_ensembles.training.limits import Optimiser, TrainingSettings
 
 WEIGHTS = {"0.weight": 8 * 1 * 9, "4.weight": 12 * 8 * 9}
 FACTORS = (1 + 8) + (8 + 12)

@@ -7,9 +7,9 @@ from dataclasses import replace
 import pytest
 import torch
 
-from structured_ensembles import training
-from structured_ensembles.continual.protocol import accuracy
 from structured_ensembles.continual.strategies import Joint, Naive, SingleTask
+from structured_ensembles.continual.streams.protocol import accuracy
+from structured_ensembles.training import loop
 
 
 @pytest.fixture
@@ -36,13 +36,13 @@ def test_naive_goes_on_from_the_last_task_and_leaves_old_heads(make, tiny_stream
     learner, tasks = make(Naive), tiny_stream()
     learner.learn(tasks[0])
     shared, head = learner.shared, learner.heads[0]
-    started, train = [], training.train
+    started, train = [], loop.train
 
     def noted(network, *rest, **options):
         started.append(network)
         return train(network, *rest, **options)
 
-    monkeypatch.setattr(training, "train", noted)
+    monkeypatch.setattr(loop, "train", noted)
     learner.learn(tasks[1])
     assert equal(started[0].backbone, shared)
     assert learner.heads[0] is head
@@ -87,13 +87,13 @@ def test_shared_backbones_are_counted_once_without_counters(make, tiny_stream):
 
 
 def test_joint_trains_afresh_on_everything_so_far(make, tiny_stream, monkeypatch):
-    learner, tasks, calls, train = make(Joint), tiny_stream(), [], training.train
+    learner, tasks, calls, train = make(Joint), tiny_stream(), [], loop.train
 
     def noted(network, train_set, held_out, settings, **rest):
         calls.append((network, len(train_set), len(held_out), settings.max_steps))
         return train(network, train_set, held_out, settings, **rest)
 
-    monkeypatch.setattr(training, "train", noted)
+    monkeypatch.setattr(loop, "train", noted)
     learner.settings = replace(learner.settings, training=replace(learner.settings.training, max_steps=6))
     for task in tasks:
         learner.learn(task)

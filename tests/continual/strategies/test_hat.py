@@ -9,14 +9,14 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from structured_ensembles.continual.backbones import published_half_vgg11
-from structured_ensembles.continual.memory import unpacked
+from structured_ensembles.continual.learner.backbones import published_half_vgg11
+from structured_ensembles.continual.learner.memory import unpacked
+from structured_ensembles.continual.learner.tasks import Task
 from structured_ensembles.continual.strategies import HAT
 from structured_ensembles.continual.strategies.hat import Gated, Gates
-from structured_ensembles.continual.tasks import Task
-from structured_ensembles.data import Split, as_float
+from structured_ensembles.data.sources import Split, as_float
 from structured_ensembles.errors import NetworkError, SettingsError
-from structured_ensembles.training_settings import Optimiser, TrainingSettings
+from structured_ensembles.training.limits import Optimiser, TrainingSettings
 from structured_ensembles.types import Group
 
 WEIGHTS = {"0.weight": 8 * 1 * 9, "4.weight": 12 * 8 * 9}

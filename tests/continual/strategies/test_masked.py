@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
-from structured_ensembles.continual.heads import TaskNetwork
+from structured_ensembles.continual.learner.heads import TaskNetwork
 from structured_ensembles.continual.strategies import PackNet
 from structured_ensembles.continual.strategies._masked import (
     Mask,

@@ -9,13 +9,13 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from structured_ensembles import training
-from structured_ensembles.continual.memory import owner_bits, packed, unpacked
-from structured_ensembles.continual.settings import Capacity
+from structured_ensembles.continual.learner.memory import owner_bits, packed, unpacked
 from structured_ensembles.continual.strategies import PackNet
 from structured_ensembles.continual.strategies.packnet import NOBODY, Partial, survivors
-from structured_ensembles.data import as_float
-from structured_ensembles.training_settings import Optimiser, TrainingSettings, limited
+from structured_ensembles.data.sources import as_float
+from structured_ensembles.options.streams import Capacity
+from structured_ensembles.training import loop
+from structured_ensembles.training.limits import Optimiser, TrainingSettings, limited
 
 WEIGHTS = {"0.weight": 8 * 1 * 9, "4.weight": 12 * 8 * 9}
 
@@ -128,13 +128,13 @@ def test_what_an_optimiser_does_to_the_others_nobody_sees():
 
 @pytest.mark.parametrize(("epochs", "expected"), [(1, [1]), (2, [1, 1]), (3, [2, 1]), (7, [5, 2]), (30, [20, 10])])
 def test_pruning_falls_inside_the_budget(learner, tiny_stream, monkeypatch, epochs: int, expected: list[int]):
-    asked, train = [], training.train
+    asked, train = [], loop.train
 
     def counted(network, train_set, held_out, settings, **rest):
         asked.append(limited(settings, len(train_set)).epochs)
         return train(network, train_set, held_out, replace(settings, epochs=1), **rest)
 
-    monkeypatch.setattr(training, "train", counted)
+    monkeypatch.setattr(loop, "train", counted)
     learner.settings = replace(
         learner.settings, training=replace(learner.settings.training, epochs=100, max_steps=3 * epochs)
     )

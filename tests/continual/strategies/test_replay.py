@@ -3,9 +3,9 @@ from __future__ import annotations
 import pytest
 import torch
 
-from structured_ensembles import training
 from structured_ensembles.continual.strategies import Naive, Replay
 from structured_ensembles.errors import SettingsError
+from structured_ensembles.training import loop
 
 
 def labels(learner: Replay) -> list[list[int]]:
@@ -20,13 +20,13 @@ def make(tiny_backbone, tiny_settings):
 @pytest.fixture
 def trainings(monkeypatch):
     """What `training.train` is asked for, each time."""
-    calls, train = [], training.train
+    calls, train = [], loop.train
 
     def noted(network, train_set, held_out, settings, **rest):
         calls.append((train_set, held_out, settings))
         return train(network, train_set, held_out, settings, **rest)
 
-    monkeypatch.setattr(training, "train", noted)
+    monkeypatch.setattr(loop, "train", noted)
     return calls
 
 

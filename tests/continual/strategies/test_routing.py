@@ -7,9 +7,9 @@ import torch
 from torch import nn
 from torch.nn.functional import cross_entropy
 
-from structured_ensembles.augmentation import Augmentation, augment
 from structured_ensembles.continual.strategies._routing import Routed, joined, tagged
-from structured_ensembles.data import Split, as_float
+from structured_ensembles.data.augmentation import Augmentation, augment
+from structured_ensembles.data.sources import Split, as_float
 from structured_ensembles.errors import SettingsError
 
 WIDTHS = (2, 4, 3)

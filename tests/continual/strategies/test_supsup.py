@@ -8,12 +8,12 @@ import pytest
 import torch
 from torch import nn
 
-from structured_ensembles.continual.backbones import backbone
-from structured_ensembles.continual.memory import unpacked
+from structured_ensembles.continual.learner.backbones import backbone
+from structured_ensembles.continual.learner.memory import unpacked
+from structured_ensembles.continual.learner.tasks import Task
 from structured_ensembles.continual.strategies import SupSup
 from structured_ensembles.continual.strategies.supsup import by_size
-from structured_ensembles.continual.tasks import Task
-from structured_ensembles.data import Split
+from structured_ensembles.data.sources import Split
 from structured_ensembles.errors import SettingsError
 from structured_ensembles.networks import NetworkSpec
 

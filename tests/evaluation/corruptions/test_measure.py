@@ -9,12 +9,12 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from structured_ensembles._record import Record
-from structured_ensembles.data import load
+from structured_ensembles.artefact.record import Record
+from structured_ensembles.data.sources import load
 from structured_ensembles.errors import DataError, SettingsError
 from structured_ensembles.evaluation import accuracy, ece, nll
 from structured_ensembles.evaluation.corruptions import KINDS, STANDARD, corrupt, corruptions, corruptions_of_files
-from structured_ensembles.prediction import Ensemble
+from structured_ensembles.prediction.ensemble import Ensemble
 from structured_ensembles.types import Combine
 
 SCORES = ["accuracy", "nll", "ece", "rejected_share", "accuracy_of_kept"]

@@ -21,7 +21,7 @@ from structured_ensembles.errors import unknown
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from structured_ensembles.continual.strategy import Strategy
+    from structured_ensembles.continual.strategies.base import Strategy
 
 __all__ = [
     "EWC",

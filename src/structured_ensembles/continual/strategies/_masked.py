@@ -14,20 +14,20 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from structured_ensembles.continual.heads import TaskNetwork
-from structured_ensembles.continual.memory import packed
-from structured_ensembles.continual.strategy import SharedBackbone, is_norm, served_heads
-from structured_ensembles.continual.units import COUNTER
+from structured_ensembles.continual.learner.heads import TaskNetwork
+from structured_ensembles.continual.learner.memory import packed
+from structured_ensembles.continual.learner.units import COUNTER
+from structured_ensembles.continual.strategies.base import SharedBackbone, is_norm, served_heads
 from structured_ensembles.errors import NetworkError, SettingsError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from pathlib import Path
 
-    from structured_ensembles.continual.memory import Served
-    from structured_ensembles.continual.settings import ContinualSettings
-    from structured_ensembles.continual.tasks import Task
-    from structured_ensembles.training_settings import TrainingSettings
+    from structured_ensembles.continual.learner.memory import Served
+    from structured_ensembles.continual.learner.tasks import Task
+    from structured_ensembles.options.streams import ContinualSettings
+    from structured_ensembles.training.limits import TrainingSettings
     from structured_ensembles.types import Architecture
 
 

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import pad
 
-from structured_ensembles.data.records import Split, as_float
+from structured_ensembles.data.sources.records import Split, as_float
 from structured_ensembles.errors import SettingsError
 
 if TYPE_CHECKING:

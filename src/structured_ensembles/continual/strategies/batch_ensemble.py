@@ -10,18 +10,18 @@ from typing import TYPE_CHECKING, ClassVar, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from structured_ensembles import surgery
+from structured_ensembles.channels import surgery
 from structured_ensembles.continual.strategies._masked import Masked, Reweighted, filled
 from structured_ensembles.continual.strategies.packnet import Partial
 from structured_ensembles.errors import NetworkError
-from structured_ensembles.shared.rank_one import Layer
+from structured_ensembles.implicit.rank_one import Layer
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from structured_ensembles.continual.memory import Served
-    from structured_ensembles.continual.settings import ContinualSettings
-    from structured_ensembles.continual.tasks import Task
+    from structured_ensembles.continual.learner.memory import Served
+    from structured_ensembles.continual.learner.tasks import Task
+    from structured_ensembles.options.streams import ContinualSettings
     from structured_ensembles.types import Architecture
 
 

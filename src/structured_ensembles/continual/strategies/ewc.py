@@ -13,8 +13,8 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from structured_ensembles import sizes
-from structured_ensembles.continual.strategy import SharedBackbone
-from structured_ensembles.data.records import as_float
+from structured_ensembles.continual.strategies.base import SharedBackbone
+from structured_ensembles.data.sources.records import as_float
 from structured_ensembles.errors import SettingsError
 from structured_ensembles.seeding import derived_seed
 
@@ -22,10 +22,10 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from pathlib import Path
 
-    from structured_ensembles.continual.heads import TaskNetwork
-    from structured_ensembles.continual.memory import Served
-    from structured_ensembles.continual.settings import ContinualSettings
-    from structured_ensembles.continual.tasks import Task
+    from structured_ensembles.continual.learner.heads import TaskNetwork
+    from structured_ensembles.continual.learner.memory import Served
+    from structured_ensembles.continual.learner.tasks import Task
+    from structured_ensembles.options.streams import ContinualSettings
     from structured_ensembles.types import Architecture
 
 _SAMPLE, _LABELS = 4, 5

@@ -17,14 +17,14 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from structured_ensembles import surgery
-from structured_ensembles.batches import loader
-from structured_ensembles.continual import ownership, units
-from structured_ensembles.continual.heads import TaskNetwork
-from structured_ensembles.continual.memory import packed
+from structured_ensembles.channels import surgery
+from structured_ensembles.continual.learner import ownership, units
+from structured_ensembles.continual.learner.heads import TaskNetwork
+from structured_ensembles.continual.learner.memory import packed
 from structured_ensembles.continual.strategies._masked import Masked, Reweighted, filled
 from structured_ensembles.continual.strategies.packnet import Partial
-from structured_ensembles.data.records import as_dataset
+from structured_ensembles.data.batches import loader
+from structured_ensembles.data.sources.records import as_dataset
 from structured_ensembles.errors import SettingsError
 from structured_ensembles.seeding import derived_seed
 from structured_ensembles.types import Group, Side
@@ -33,9 +33,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
     from pathlib import Path
 
-    from structured_ensembles.continual.memory import Served
-    from structured_ensembles.continual.settings import ContinualSettings
-    from structured_ensembles.continual.tasks import Task
+    from structured_ensembles.continual.learner.memory import Served
+    from structured_ensembles.continual.learner.tasks import Task
+    from structured_ensembles.options.streams import ContinualSettings
     from structured_ensembles.types import Architecture, Cut
 
 _EMBEDDINGS = 7

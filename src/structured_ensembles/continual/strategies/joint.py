@@ -6,14 +6,14 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, ClassVar
 
 from structured_ensembles.continual.strategies._routing import Routed, joined, tagged
-from structured_ensembles.continual.strategy import SharedBackbone, served_examples
+from structured_ensembles.continual.strategies.base import SharedBackbone, served_examples
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from structured_ensembles.continual.memory import Served
-    from structured_ensembles.continual.settings import ContinualSettings
-    from structured_ensembles.continual.tasks import Task
+    from structured_ensembles.continual.learner.memory import Served
+    from structured_ensembles.continual.learner.tasks import Task
+    from structured_ensembles.options.streams import ContinualSettings
     from structured_ensembles.types import Architecture
 
 

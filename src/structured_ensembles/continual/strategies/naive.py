@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, ClassVar
 
-from structured_ensembles.continual.strategy import SharedBackbone
+from structured_ensembles.continual.strategies.base import SharedBackbone
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from structured_ensembles.continual.tasks import Task
+    from structured_ensembles.continual.learner.tasks import Task
 
 
 class Naive(SharedBackbone):

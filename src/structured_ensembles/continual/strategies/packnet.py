@@ -12,19 +12,19 @@ from typing import TYPE_CHECKING, ClassVar
 import torch
 from torch import Tensor, nn
 
-from structured_ensembles.continual import capacity
-from structured_ensembles.continual.memory import owner_bits, packed
+from structured_ensembles.continual.learner import capacity
+from structured_ensembles.continual.learner.memory import owner_bits, packed
 from structured_ensembles.continual.strategies._masked import Masked, Reweighted, filled, largest
-from structured_ensembles.training_settings import limited
+from structured_ensembles.training.limits import limited
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
-    from structured_ensembles.continual.memory import Served
-    from structured_ensembles.continual.settings import ContinualSettings
-    from structured_ensembles.continual.tasks import Task
-    from structured_ensembles.training_settings import TrainingSettings
+    from structured_ensembles.continual.learner.memory import Served
+    from structured_ensembles.continual.learner.tasks import Task
+    from structured_ensembles.options.streams import ContinualSettings
+    from structured_ensembles.training.limits import TrainingSettings
     from structured_ensembles.types import Architecture
 
 NOBODY = -1

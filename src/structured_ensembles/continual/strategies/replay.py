@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, ClassVar
 import torch
 
 from structured_ensembles.continual.strategies._routing import Routed, joined, tagged
-from structured_ensembles.continual.strategy import SharedBackbone, served_examples
-from structured_ensembles.data.records import Split
+from structured_ensembles.continual.strategies.base import SharedBackbone, served_examples
+from structured_ensembles.data.sources.records import Split
 from structured_ensembles.errors import SettingsError
 from structured_ensembles.seeding import derived_seed
 
@@ -21,9 +21,9 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
-    from structured_ensembles.continual.memory import Served
-    from structured_ensembles.continual.settings import ContinualSettings
-    from structured_ensembles.continual.tasks import Task
+    from structured_ensembles.continual.learner.memory import Served
+    from structured_ensembles.continual.learner.tasks import Task
+    from structured_ensembles.options.streams import ContinualSettings
     from structured_ensembles.types import Architecture
 
 _CHOICE = 3

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, ClassVar
 
-from structured_ensembles.continual.heads import TaskNetwork
-from structured_ensembles.continual.strategy import Strategy, served_backbone, served_heads
+from structured_ensembles.continual.learner.heads import TaskNetwork
+from structured_ensembles.continual.strategies.base import Strategy, served_backbone, served_heads
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from torch import nn
 
-    from structured_ensembles.continual.memory import Served
-    from structured_ensembles.continual.settings import ContinualSettings
-    from structured_ensembles.continual.tasks import Task
+    from structured_ensembles.continual.learner.memory import Served
+    from structured_ensembles.continual.learner.tasks import Task
+    from structured_ensembles.options.streams import ContinualSettings
     from structured_ensembles.types import Architecture
 
 

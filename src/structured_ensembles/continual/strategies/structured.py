@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from structured_ensembles.continual.learner import ContinualLearner
-from structured_ensembles.continual.strategy import Strategy
-from structured_ensembles.data import as_dataset
+from structured_ensembles.continual.learner.learner import ContinualLearner
+from structured_ensembles.continual.strategies.base import Strategy
+from structured_ensembles.data.sources import as_dataset
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -14,9 +14,9 @@ if TYPE_CHECKING:
 
     from torch import nn
 
-    from structured_ensembles.continual.memory import Served
-    from structured_ensembles.continual.settings import ContinualSettings
-    from structured_ensembles.continual.tasks import Task
+    from structured_ensembles.continual.learner.memory import Served
+    from structured_ensembles.continual.learner.tasks import Task
+    from structured_ensembles.options.streams import ContinualSettings
     from structured_ensembles.types import Architecture
 
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, ClassVar
 import torch
 from torch import Tensor, nn
 
-from structured_ensembles.continual.memory import packed
+from structured_ensembles.continual.learner.memory import packed
 from structured_ensembles.continual.strategies._masked import (
     Mask,
     Masked,
@@ -23,16 +23,16 @@ from structured_ensembles.continual.strategies._masked import (
     packed_masks,
     private_names,
 )
-from structured_ensembles.continual.strategy import is_norm
+from structured_ensembles.continual.strategies.base import is_norm
 from structured_ensembles.seeding import derived_seed
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
-    from structured_ensembles.continual.memory import Served
-    from structured_ensembles.continual.settings import ContinualSettings
-    from structured_ensembles.continual.tasks import Task
+    from structured_ensembles.continual.learner.memory import Served
+    from structured_ensembles.continual.learner.tasks import Task
+    from structured_ensembles.options.streams import ContinualSettings
     from structured_ensembles.types import Architecture
 
 _SIGNS, _SCORES = 6, 7

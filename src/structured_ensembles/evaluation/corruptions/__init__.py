@@ -2,8 +2,15 @@
 
 from __future__ import annotations
 
-from .kinds import KINDS, NAME, SEVERITIES, STANDARD, corrupt
-from .measure import Corruptions, KindScores, Scores, SeverityScores, corruptions, corruptions_of_files
+from structured_ensembles.evaluation.corruptions.kinds import KINDS, NAME, SEVERITIES, STANDARD, corrupt
+from structured_ensembles.evaluation.corruptions.measure import (
+    Corruptions,
+    KindScores,
+    Scores,
+    SeverityScores,
+    corruptions,
+    corruptions_of_files,
+)
 
 __all__ = [
     "KINDS",

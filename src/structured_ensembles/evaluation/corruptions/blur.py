@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 from scipy import ndimage
 
-from .draws import Generators, Pixels, angles
-from .geometry import clipped_zoom, smear
+from structured_ensembles.evaluation.corruptions.draws import Generators, Pixels, angles
+from structured_ensembles.evaluation.corruptions.geometry import clipped_zoom, smear
 
 
 def gaussian_blur(images: Pixels, _: Generators, sigma: float) -> Pixels:

@@ -11,7 +11,7 @@ from PIL import Image
 from scipy import ndimage
 
 if TYPE_CHECKING:
-    from .draws import Generators, Pixels
+    from structured_ensembles.evaluation.corruptions.draws import Generators, Pixels
 
 _RED = np.array([0, 1, 1], dtype=np.float32)[:, None, None]
 """How much each channel loses when a grey becomes saturated: its hue counts as red, as it does elsewhere."""

@@ -12,8 +12,7 @@ import torch
 from numpy.lib.format import open_memmap
 
 from structured_ensembles.errors import DataError
-
-from .kinds import SEVERITIES
+from structured_ensembles.evaluation.corruptions.kinds import SEVERITIES
 
 if TYPE_CHECKING:
     from torch import Tensor

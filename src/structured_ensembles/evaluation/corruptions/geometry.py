@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 if TYPE_CHECKING:
-    from .draws import Pixels
+    from structured_ensembles.evaluation.corruptions.draws import Pixels
 
 
 def smear(images: Pixels, angles: Sequence[float], radius: float, sigma: float) -> Pixels:

@@ -8,10 +8,9 @@ import numpy as np
 import numpy.typing as npt
 
 from structured_ensembles.errors import DataError, SettingsError, unknown
-
-from . import blur, digital, noise, spatter, weather
-from .constants import CONSTANTS
-from .draws import Pixels, generators
+from structured_ensembles.evaluation.corruptions import blur, digital, noise, spatter, weather
+from structured_ensembles.evaluation.corruptions.constants import CONSTANTS
+from structured_ensembles.evaluation.corruptions.draws import Pixels, generators
 
 NAME = "CIFAR-10-C-like"
 """What a measurement on these corruptions is called: the constants are CIFAR-10-C's, the images are not."""

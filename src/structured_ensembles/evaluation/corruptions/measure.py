@@ -15,15 +15,14 @@ from torch import Tensor
 
 from structured_ensembles.errors import DataError, SettingsError
 from structured_ensembles.evaluation.answers import Answers, ask
+from structured_ensembles.evaluation.corruptions import files
+from structured_ensembles.evaluation.corruptions.kinds import KINDS, NAME, SEVERITIES, STANDARD, check_choices, corrupt
 from structured_ensembles.evaluation.metrics import accuracy, ece, nll
+from structured_ensembles.prediction.uncertainty import rejection_report
 from structured_ensembles.progress import bar
-from structured_ensembles.uncertainty import rejection_report
-
-from . import files
-from .kinds import KINDS, NAME, SEVERITIES, STANDARD, check_choices, corrupt
 
 if TYPE_CHECKING:
-    from structured_ensembles.prediction import Ensemble
+    from structured_ensembles.prediction.ensemble import Ensemble
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from .draws import Generators, Pixels, normal, uniform
+from structured_ensembles.evaluation.corruptions.draws import Generators, Pixels, normal, uniform
 
 
 def gaussian_noise(images: Pixels, draws: Generators, deviation: float) -> Pixels:

@@ -6,7 +6,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy import ndimage
 
-from .draws import Generators, Pixels, normal
+from structured_ensembles.evaluation.corruptions.draws import Generators, Pixels, normal
 
 _WATER = np.array([175, 238, 238], dtype=np.float32)[:, None, None] / 255  # pale turquoise
 _MUD = np.array([63, 42, 20], dtype=np.float32)[:, None, None] / 255

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from .draws import Generators, Pixels, angles, normal, uniform
-from .geometry import clipped_zoom, smear
+from structured_ensembles.evaluation.corruptions.draws import Generators, Pixels, angles, normal, uniform
+from structured_ensembles.evaluation.corruptions.geometry import clipped_zoom, smear
 
 GREY = np.array([0.299, 0.587, 0.114], dtype=np.float32)
 """What red, green and blue add to brightness (ITU-R BT.601)."""

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from .gallery import NOTHING, Gallery, Shown, Vote, gallery
-from .page import render, write
-from .words import summary
+from structured_ensembles.evaluation.report.gallery import NOTHING, Gallery, Shown, Vote, gallery
+from structured_ensembles.evaluation.report.page import render, write
+from structured_ensembles.evaluation.report.words import summary
 
 __all__ = ["NOTHING", "Gallery", "Shown", "Vote", "gallery", "render", "summary", "write"]

@@ -5,16 +5,16 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
-from . import _svg
-from ._svg import Axis, Chart, Frame
-from .words import number, percent, points, share_of_100, short, size, whole
+from structured_ensembles.evaluation.report import _svg
+from structured_ensembles.evaluation.report._svg import Axis, Chart, Frame
+from structured_ensembles.evaluation.report.words import number, percent, points, share_of_100, short, size, whole
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from markupsafe import Markup
 
-    from .words import Json
+    from structured_ensembles.evaluation.report.words import Json
 
 _HEIGHT = 248
 _NARROW = 300

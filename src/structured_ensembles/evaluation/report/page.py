@@ -12,13 +12,12 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from structured_ensembles.errors import DataError
-from structured_ensembles.files import write_whole
-
-from . import charts, side_by_side, words
+from structured_ensembles.evaluation.report import charts, side_by_side, words
+from structured_ensembles.files.whole import write_whole
 
 if TYPE_CHECKING:
-    from .gallery import Gallery
-    from .words import Json
+    from structured_ensembles.evaluation.report.gallery import Gallery
+    from structured_ensembles.evaluation.report.words import Json
 
 _HERE = Path(__file__).parent
 _SCHEMA, _VERSION = "structens-evaluation", 1

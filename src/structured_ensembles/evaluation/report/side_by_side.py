@@ -5,12 +5,23 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from .words import DECLINED, MISSING, accuracy, mean, milliseconds, number, percent, risk_after, short, size
+from structured_ensembles.evaluation.report.words import (
+    DECLINED,
+    MISSING,
+    accuracy,
+    mean,
+    milliseconds,
+    number,
+    percent,
+    risk_after,
+    short,
+    size,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
-    from .words import Json
+    from structured_ensembles.evaluation.report.words import Json
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 from structured_ensembles.evaluation.table import scaled
 
 if TYPE_CHECKING:
-    from .gallery import Gallery
+    from structured_ensembles.evaluation.report.gallery import Gallery
 
 Json: TypeAlias = Mapping[str, Any]
 """A part of the evaluation, as parsed from JSON."""

@@ -1,0 +1,1 @@
+"""The one safe file that an ensemble is saved to."""

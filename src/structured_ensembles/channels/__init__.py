@@ -1,0 +1,1 @@
+"""Which channels of a network can be cut, what is tied to what, and cutting them."""

@@ -1,0 +1,215 @@
+"""`structens inspect`: what is in an artefact."""
+
+from __future__ import annotations
+
+from itertools import combinations
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from structured_ensembles.cli.verb import Verb, plugin_option
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from structured_ensembles.artefact.file import Record
+    from structured_ensembles.evaluation.blocks.structure import Layer
+
+_COLUMNS = 8
+
+_EXAMPLES = """
+structens inspect runs/demo/structured.safetensors
+"""
+
+
+@click.command(cls=Verb, examples=_EXAMPLES)
+@click.argument("artefact", type=click.Path(path_type=Path))
+@plugin_option
+@click.option("--json", "as_json", is_flag=True, help="Print JSON, with all members.")
+def inspect(artefact: Path, *, as_json: bool) -> None:
+    """Show what is in an ARTEFACT: its architecture, its members, what they share and what they cost.
+
+    The WIDTH of a layer is the number of channels that a member keeps of it. The OVERLAP of two members is the share of
+    channels that both keep among those that either keeps, averaged over the layers: 1 if they are cut alike, 0 if they
+    have nothing in common.
+    """
+    from structured_ensembles.cli.printing import data_json
+
+    found = described(artefact)
+    if as_json:
+        data_json(found)
+    else:
+        _print(found)
+
+
+def described(path: Path) -> dict[str, Any]:
+    """Everything that `inspect` shows, as JSON.
+
+    Raises:
+        ArtefactError: The file is not an artefact, damaged, or of an architecture that is not known by name.
+    """
+    from dataclasses import asdict
+
+    from structured_ensembles.experiments.run import cost, dense
+    from structured_ensembles.prediction.ensemble import Ensemble
+
+    ensemble = Ensemble.load(path)
+    record = ensemble.record
+    network = record.network
+    return {
+        "file": str(path),
+        "method": record.method,
+        "members": record.members,
+        "architecture": network and network.name,
+        "arguments": dict(network.arguments) if network else {},
+        "input_shape": list(record.input_shape),
+        "classes": list(record.classes),
+        "combine": str(record.combine),
+        "widths": widths(record),
+        "overlap": overlaps(record),
+        "overlap_by_chance": by_chance(record),
+        "cost": asdict(cost(ensemble)),
+        "whole_network": asdict(dense(network, record.classes)) if network else None,
+        "summary": dict(record.summary),
+    }
+
+
+def widths(record: Record) -> dict[str, dict[str, Any]]:
+    """By layer, the channels of the whole network and how many of them each member keeps."""
+    return {layer.layer: {"whole": layer.base, "members": list(layer.widths)} for layer in layers(record)}
+
+
+def overlaps(record: Record) -> dict[str, float]:
+    """By pair of members, counted from 1, the intersection over union of their channels, averaged over the layers."""
+    found = layers(record)
+    pairs = combinations(range(len(record.channels)), 2)
+    return {f"{a + 1},{b + 1}": _mean([layer.overlap[a][b] for layer in found]) for a, b in pairs if found}
+
+
+def mean_overlap(record: Record) -> float:
+    """The mean of `overlaps`."""
+    return _mean(list(overlaps(record).values()))
+
+
+def by_chance(record: Record) -> float | None:
+    """What `overlaps` would be on average if members of these widths kept channels drawn at random; None for one."""
+    expected = [
+        _expected(layer.widths[a], layer.widths[b], layer.base)
+        for a, b in combinations(range(len(record.channels)), 2)
+        for layer in layers(record)
+    ]
+    return _mean(expected) if expected else None
+
+
+def layers(record: Record) -> tuple[Layer, ...]:
+    """As `evaluation.structure.layers`, which is imported only when it is needed."""
+    from structured_ensembles.evaluation.blocks import structure
+
+    return structure.layers(record)
+
+
+def _expected(one: int, other: int, channels: int) -> float:
+    both = one * other / channels
+    return both / (one + other - both)
+
+
+def _mean(values: Sequence[float]) -> float:
+    return sum(values) / len(values)
+
+
+def _print(found: Mapping[str, Any]) -> None:
+    from structured_ensembles.cli.printing import head, say, table
+    from structured_ensembles.experiments.run import title
+
+    arguments = ", ".join(f"{name}={value}" for name, value in found["arguments"].items())
+    architecture = f"{found['architecture']}{f' ({arguments})' if arguments else ''}"
+    shape = "x".join(str(side) for side in found["input_shape"])
+    say(f"{found['file']}: {title(found['method'], found['members'])}, made of {architecture}.")
+    say(f"It takes images of {shape} (channels, height, width). Its {len(found['classes'])} classes: {_some(found)}.")
+    head("Cost")
+    table(("", "parameters", "bytes on disk", "FLOPs per image"), _costs(found))
+    if found["widths"]:
+        head("Width of each layer")
+        table(*_width_table(found["widths"]))
+    if found["overlap"]:
+        head("Overlap of each pair of members: channels that both keep / channels that either keeps")
+        _print_overlaps(found)
+    head("Training")
+    table(("member", "best epoch", "accuracy on held-out images"), _training(found["summary"]))
+    _print_summary(found["summary"])
+
+
+def _some(found: Mapping[str, Any]) -> str:
+    classes = found["classes"]
+    return ", ".join(classes[:12]) + (", ..." if len(classes) > 12 else "")
+
+
+def _costs(found: Mapping[str, Any]) -> list[list[str]]:
+    rows = [("this ensemble", found["cost"])]
+    if found["whole_network"]:
+        rows.append(("one whole network", found["whole_network"]))
+    lines = [[name, *(f"{cost[key]:,}" for key in ("parameters", "bytes_on_disk", "flops"))] for name, cost in rows]
+    if found["whole_network"]:
+        keys = ("parameters", "bytes_on_disk", "flops")
+        lines.append(["ratio", *(f"{found['cost'][key] / max(1, found['whole_network'][key]):.2f}x" for key in keys)])
+    return lines
+
+
+def _width_table(widths: Mapping[str, Any]) -> tuple[list[str], list[list[str]]]:
+    """One column a member, or the smallest, the mean and the largest width of many."""
+    members = len(next(iter(widths.values()))["members"])
+    if members <= _COLUMNS:
+        heads = [f"member {m + 1}" for m in range(members)]
+        cells = {name: [str(width) for width in layer["members"]] for name, layer in widths.items()}
+    else:
+        heads = ["smallest", "mean", "largest"]
+        cells = {name: _summary(layer["members"]) for name, layer in widths.items()}
+    lines = [[name, str(widths[name]["whole"]), *row] for name, row in cells.items()]
+    return ["layer", "whole", *heads], lines
+
+
+def _summary(values: Sequence[int]) -> list[str]:
+    return [str(min(values)), f"{_mean(values):.1f}", str(max(values))]
+
+
+def _print_overlaps(found: Mapping[str, Any]) -> None:
+    from structured_ensembles.cli.printing import say, table
+
+    members, pairs = found["members"], found["overlap"]
+    if members <= _COLUMNS:
+        heads = ["", *(f"member {a}" for a in range(1, members))]
+        lines = [
+            [f"member {b}", *(f"{pairs[f'{a},{b}']:.2f}" for a in range(1, b)), *[""] * (members - b)]
+            for b in range(2, members + 1)
+        ]
+        table(heads, lines)
+    values = list(pairs.values())
+    say(
+        f"On average {_mean(values):.2f}, from {min(values):.2f} to {max(values):.2f}; "
+        f"members of these widths that were cut at random would share {found['overlap_by_chance']:.2f}."
+    )
+
+
+def _training(summary: Mapping[str, Any]) -> list[list[str]]:
+    epochs, accuracies = summary.get("best_epochs") or [], summary.get("held_out_accuracies") or []
+    pairs = zip(epochs, accuracies, strict=False)
+    return [[str(m), str(epoch), f"{accuracy:.2%}"] for m, (epoch, accuracy) in enumerate(pairs, 1)]
+
+
+def _print_summary(summary: Mapping[str, Any]) -> None:
+    from structured_ensembles.cli.printing import say
+
+    threshold, test = summary.get("rejection_threshold"), summary.get("test")
+    say()
+    say(f"Seed {summary.get('seed')}.")
+    if test:
+        say(
+            f"On the {test['examples']:,} test images of {summary['data']}: accuracy {test['accuracy']:.2%}, "
+            f"NLL {test['nll']:.3f}."
+        )
+    say(
+        "It never abstains."
+        if threshold is None
+        else f"It abstains above a predictive entropy of {threshold:.3g} nats."
+    )

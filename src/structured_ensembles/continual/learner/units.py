@@ -1,0 +1,136 @@
+"""Which channels of a backbone tasks can own, and which backbones cannot be learned without forgetting.
+
+Forgetting is excluded by owners: every parameter and statistic belongs to a channel, and every channel to one task.
+Other buffers are constants.
+What belongs to no channel, or to all of them, is refused here by name, before any work.
+"""
+
+from __future__ import annotations
+
+import copy
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from structured_ensembles.channels import surgery, topology
+from structured_ensembles.continual.learner.backbones import features_of
+from structured_ensembles.continual.learner.heads import HeadKind, TaskNetwork, probe_head
+from structured_ensembles.errors import NetworkError
+from structured_ensembles.seeding import seeded
+from structured_ensembles.types import Side
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from structured_ensembles.types import Group
+
+BACKBONE = "backbone."
+"""How the names of a backbone's parts begin in a `TaskNetwork`."""
+
+OWNED = ("weight", "bias", "running_mean", "running_var")
+"""Tensors of a module that can have one row a channel."""
+
+COUNTER = "num_batches_tracked"
+"""How the names of buffers end that predict nothing."""
+
+_MOST_NAMED = 3
+
+
+def find(backbone: nn.Module, kind: HeadKind, example: Tensor, seconds: float = 60.0) -> tuple[Group, ...]:
+    """The groups of channels that tasks can own, with names as in a `TaskNetwork`.
+
+    Channels that an addition, a concatenation or a depthwise convolution ties together are one group, so that they
+    always have one owner.
+
+    Args:
+        backbone: It is left as it is.
+        kind: Of the heads that will read its features.
+        example: (B, ...), inputs that it takes.
+        seconds: How long the dependency graph may take.
+
+    Raises:
+        NetworkError: The backbone is a single layer, or some part of it belongs to no channel or could not be kept for
+            the task that owns it.
+    """
+    features = features_of(backbone, example)
+    if surgery.is_layer(backbone):
+        raise NetworkError(
+            f"the backbone is one {type(backbone).__name__} layer by itself: put it into an nn.Sequential"
+        )
+    network = TaskNetwork(backbone, probe_head(kind, features))
+    refuse([problem for name, module in backbone.named_modules() if (problem := _unsound(name, module))])
+    found = topology.find(network, example, seconds=seconds)
+    groups = tuple(group for group in found.groups if group.name.startswith(BACKBONE))
+    refuse([*_uncovered(network, groups), *_moving(backbone, example)], found.notices)
+    return groups
+
+
+def refuse(problems: Sequence[str], reasons: Sequence[str] = ()) -> None:
+    """Raise the error that names the first few problems, if there are any."""
+    if not problems:
+        return
+    more = f" (and {len(problems) - _MOST_NAMED} more)" if len(problems) > _MOST_NAMED else ""
+    told = (
+        f"this backbone cannot learn tasks without forgetting: {'; '.join(problems[:_MOST_NAMED])}{more}.",
+        "Every parameter must belong to channels of convolutions, linear, batch normalisation or PReLU layers.",
+        *reasons[:_MOST_NAMED],
+    )
+    raise NetworkError(" ".join(told))
+
+
+def _unsound(name: str, module: nn.Module) -> str | None:
+    """Why a normalisation layer cannot be kept for the tasks that own its channels."""
+    if isinstance(module, nn.SyncBatchNorm):
+        return f"layer {name!r} (SyncBatchNorm) normalises over processes: use BatchNorm"
+    if not isinstance(module, _BatchNorm):
+        return None
+    if module.running_mean is None:
+        return f"layer {name!r} keeps no running statistics, so that an answer depends on its batch: keep them"
+    if module.momentum is None:
+        return f"layer {name!r} averages statistics over all batches of all tasks: give it a momentum, 0.1 for example"
+    return None
+
+
+def _uncovered(network: TaskNetwork, groups: Sequence[Group]) -> Iterator[str]:
+    """The parts of the backbone that hold something which belongs to no channel."""
+    covered = _covered(network, groups)
+    for name, module in network.backbone.named_modules():
+        tensors = dict(module.named_parameters(recurse=False))
+        if surgery.is_norm(module):
+            tensors |= {key: value for key, value in module.named_buffers(recurse=False) if value.dim()}
+        whole = bool(covered.get(BACKBONE + name, torch.zeros(1)).all())
+        for key in tensors:
+            if not whole or key not in OWNED:
+                place = f"{name!r} ({type(module).__name__})" if name else f"the backbone itself ({key})"
+                yield f"{key} of {place} is no task's own"
+                break
+
+
+def _moving(backbone: nn.Module, example: Tensor) -> Iterator[str]:
+    """Statistics outside normalisation layers that a pass in training changes: no task could keep them."""
+    moved = copy.deepcopy(backbone).train()
+    before = {name: buffer.clone() for name, buffer in moved.named_buffers()}
+    try:
+        with torch.no_grad(), seeded(0):
+            moved(example)
+    except Exception:  # noqa: BLE001 (a batch that is too small, for one: training will say so)
+        return
+    for name, buffer in moved.named_buffers():
+        place, _, key = name.rpartition(".")
+        module = moved.get_submodule(place)
+        if not surgery.is_norm(module) and not torch.equal(buffer, before[name]):
+            yield f"{key} of {place!r} ({type(module).__name__}) changes in training and is no task's own"
+
+
+def _covered(network: TaskNetwork, groups: Sequence[Group]) -> dict[str, Tensor]:
+    """By module, which of its output positions belong to a group."""
+    covered: dict[str, Tensor] = {}
+    for group in groups:
+        for cut in group.cuts:
+            if cut.side is Side.OUT:
+                width = surgery.width(network.get_submodule(cut.module), Side.OUT)
+                flags = covered.setdefault(cut.module, torch.zeros(width, dtype=torch.bool))
+                flags[cut.offset : cut.offset + group.channels * cut.repeat] = True
+    return covered

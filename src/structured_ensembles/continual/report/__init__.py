@@ -1,8 +1,0 @@
-"""The page that people read about a stream of tasks: one HTML file that needs nothing else."""
-
-from __future__ import annotations
-
-from .page import About, render, write
-from .words import summary
-
-__all__ = ["About", "render", "summary", "write"]

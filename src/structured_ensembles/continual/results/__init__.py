@@ -1,0 +1,1 @@
+"""What many streams came to: records, tables, curves, pictures, a page."""

@@ -1,0 +1,8 @@
+"""The page that people read about a stream of tasks: one HTML file that needs nothing else."""
+
+from __future__ import annotations
+
+from structured_ensembles.continual.results.report.page import About, render, write
+from structured_ensembles.continual.results.report.words import summary
+
+__all__ = ["About", "render", "summary", "write"]

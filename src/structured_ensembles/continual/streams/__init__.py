@@ -1,0 +1,1 @@
+"""A stream of tasks, run and measured."""

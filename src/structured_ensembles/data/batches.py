@@ -1,0 +1,331 @@
+"""Data in the shape that every stage wants: one map-style dataset, a stratified split, loaders in a known order.
+
+The order of a loader is a pure function of its seed and its epoch, so that a run which was killed and resumed sees
+the batches that it would have seen, and nothing here draws from the global random generator.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+import torch
+from torch import Tensor
+from torch.utils.data import (
+    BatchSampler,
+    DataLoader,
+    Dataset,
+    IterableDataset,
+    RandomSampler,
+    Sampler,
+    SequentialSampler,
+    Subset,
+    SubsetRandomSampler,
+    TensorDataset,
+    WeightedRandomSampler,
+    default_collate,
+)
+
+from structured_ensembles.data.labels import described, labels_of, sized
+from structured_ensembles.errors import DataError, SettingsError, first_line
+from structured_ensembles.seeding import derived_seed
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+_DRAW_SIZE = 256
+
+Source: TypeAlias = "DataLoader[Any] | Dataset[Any] | Iterable[tuple[Tensor, Tensor]]"
+"""Where labelled examples come from: a loader, a dataset of (x, y), or batches of inputs (B, ...) and labels (B,)."""
+
+
+def as_dataset(source: Source) -> Dataset[Any]:
+    """The map-style dataset of (x, y) examples behind a source of data.
+
+    A dataset is returned as it is, and a plain loader gives up its own, transforms included. Where the loader itself
+    decides what an example is (a collate function, a sampler or a batching of the user's own, an iterable dataset), and
+    for any other iterable of batches, the source is drawn ONCE into memory; whatever it draws at random stays fixed.
+
+    Args:
+        source: A loader, a dataset, or any iterable of batches of inputs (B, ...) and labels (B,).
+
+    Raises:
+        DataError: If nothing comes out, or something else than pairs of tensors of one length.
+    """
+    if isinstance(source, IterableDataset):
+        return _drawn(DataLoader(source, batch_size=_DRAW_SIZE))
+    if isinstance(source, DataLoader):
+        return _behind(source)
+    return source if isinstance(source, Dataset) else _drawn(source)
+
+
+def _behind(source: DataLoader[Any]) -> Dataset[Any]:
+    dataset, sampler = source.dataset, source.sampler
+    if isinstance(dataset, _Collated):
+        return dataset.dataset
+    plain = source.batch_size is not None and source.collate_fn is default_collate
+    if not plain or isinstance(dataset, IterableDataset):
+        return _drawn(source)
+    if isinstance(sampler, SubsetRandomSampler):
+        return Subset(dataset, [int(index) for index in sampler.indices])
+    whole = type(sampler) is SequentialSampler or (
+        type(sampler) is RandomSampler and _without_repeats(sampler, dataset)
+    )
+    return dataset if whole else _drawn(source)
+
+
+def _without_repeats(sampler: RandomSampler, dataset: Dataset[Any]) -> bool:
+    return not sampler.replacement and sampler.num_samples == sized(dataset)
+
+
+def _drawn(source: Iterable[tuple[Tensor, Tensor]]) -> TensorDataset:
+    # A loader takes its seeds from the global generator: lend it one, so that the draw is the same each time.
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(0)
+        batches = [_checked_batch(batch) for batch in _iterated(source)]
+    if not batches:
+        raise DataError("the data are empty: no batch came out. Check the path, the filter or the sampler.")
+    inputs, labels = zip(*batches, strict=True)
+    return TensorDataset(torch.cat(inputs), torch.cat(labels))
+
+
+def _iterated(source: object) -> Iterable[object]:
+    if isinstance(source, Iterable):
+        return source
+    raise DataError(
+        f"the data are a {type(source).__name__}: give a DataLoader, a Dataset of (x, y), or batches (inputs, labels)"
+    )
+
+
+def _checked_batch(batch: object) -> tuple[Tensor, Tensor]:
+    if not isinstance(batch, (tuple, list)) or len(batch) != 2:
+        raise DataError(
+            f"a batch must be a pair (inputs, labels), got {described(batch)}: whole arrays x and y are given as "
+            "TensorDataset(x, y)."
+        )
+    try:
+        inputs, labels = (torch.as_tensor(part) for part in batch)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise DataError(
+            f"a batch must hold tensors or arrays ({first_line(error)}): number the classes 0 ... K-1, and give their "
+            "names as classes=[...]"
+        ) from error
+    if labels.ndim == 0 or inputs.ndim == 0 or len(inputs) != len(labels):
+        raise DataError(
+            f"a batch must hold as many labels as inputs, got inputs {tuple(inputs.shape)} and labels "
+            f"{tuple(labels.shape)}. Examples that are not in batches belong in a torch Dataset."
+        )
+    return inputs, labels
+
+
+def repeats(source: Source) -> bool:
+    """Whether one example can come out several times: a loader draws with replacement, or a subset names it twice.
+
+    Samplers that are not torch's own are asked for one epoch, or for as much of it as cannot be without a repetition.
+    """
+    if isinstance(source, DataLoader):
+        dataset = source.dataset
+        if isinstance(dataset, _Collated):
+            return repeats(dataset.dataset)
+        return not isinstance(dataset, IterableDataset) and (_draws_twice(source) or repeats(dataset))
+    return type(source) is Subset and len({int(index) for index in source.indices}) < len(source.indices)
+
+
+def _draws_twice(source: DataLoader[Any]) -> bool:
+    drawn: Any = source.sampler if source.batch_sampler is None else source.batch_sampler
+    sampler = drawn.sampler if type(drawn) is BatchSampler else drawn
+    if isinstance(sampler, (RandomSampler, WeightedRandomSampler)):
+        return sampler.replacement
+    if isinstance(sampler, SequentialSampler):
+        return False
+    seen: set[int] = set()
+    for index in itertools.islice(_flat(drawn), sized(source.dataset) + 1):
+        if index in seen:
+            return True
+        seen.add(index)
+    return False
+
+
+def _flat(drawn: Iterable[Any]) -> Iterator[int]:
+    """Indices, one by one, of a sampler of indices or of batches of them."""
+    for one in drawn:
+        yield from torch.as_tensor(one).flatten().tolist()
+
+
+def check_finite(dataset: Dataset[Any]) -> None:
+    """Refuse NaN and infinite inputs of a dataset of tensors; others would have to be read whole.
+
+    Raises:
+        DataError: Naming how many values, and the first example that holds one.
+    """
+    chosen: Any = slice(None)
+    if type(dataset) is Subset:
+        chosen = [int(index) for index in dataset.indices]
+        dataset = dataset.dataset
+    if type(dataset) is not TensorDataset:
+        return
+    wrong = ~torch.isfinite(dataset.tensors[0][chosen])
+    if count := int(wrong.sum()):
+        raise DataError(
+            f"the inputs hold {count} NaN or infinite values, the first in example {int(wrong.nonzero()[0, 0])}: mend "
+            "or drop those examples"
+        )
+
+
+def split_held_out(
+    dataset: Dataset[Any], share: float, seed: int, labels: Tensor | None = None
+) -> tuple[Subset[Any], Subset[Any]]:
+    """Divide a dataset into what is trained on and what is held out, class by class.
+
+    Every class keeps at least one example to train on, and at least one example is held out in all.
+
+    Args:
+        dataset: N labelled examples.
+        share: About what share of each class is held out, in (0, 1).
+        seed: Which examples those are.
+        labels: (N,), int64, of the dataset, if they are known: some datasets must be read whole for them.
+
+    Returns:
+        The training subset and the held-out one, each in the dataset's own order.
+
+    Raises:
+        SettingsError: If ``share`` is outside (0, 1), or the seed is negative.
+        DataError: If no class has two examples, or a label is no class.
+    """
+    if not 0 < share < 1:
+        raise SettingsError(f"held-out share {share} is outside (0, 1): 0.1 holds out a tenth of the training data.")
+    labels = labels_of(dataset) if labels is None else labels
+    counts = torch.bincount(labels)
+    quotas = _held_out_counts(counts, share, seed)
+    if int(quotas.sum()) == 0:
+        raise DataError(
+            f"{len(labels)} examples are too few to hold any out: at least one class needs two, "
+            "one to train on and one to hold out."
+        )
+    held_out = _place_in_class(labels, counts, seed) < quotas[labels]
+    train, kept_back = (mask.nonzero().flatten().tolist() for mask in (~held_out, held_out))
+    return Subset(dataset, train), Subset(dataset, kept_back)
+
+
+def _held_out_counts(counts: Tensor, share: float, seed: int) -> Tensor:
+    """How many of each class are held out: its share rounded down, the rest of the total where most is missing.
+
+    Where as much is missing the first class comes first; but if some class may get none at all, it is a draw: else it
+    would be the last ones under every seed.
+    """
+    wanted = counts.to(torch.float64) * share
+    limit = (counts - 1).clamp(min=0)
+    taken = torch.minimum(wanted.floor().to(torch.int64), limit)
+    missing = max(1, round(float(wanted.sum()))) - int(taken.sum())
+    order = torch.arange(len(counts))
+    if (wanted < 1).any():
+        order = torch.randperm(len(counts), generator=torch.Generator().manual_seed(derived_seed(seed, 1)))
+    neediest = order[torch.argsort((wanted - taken)[order], descending=True, stable=True)]
+    neediest = neediest[taken[neediest] < limit[neediest]]
+    taken[neediest[: max(missing, 0)]] += 1
+    return taken
+
+
+def _place_in_class(labels: Tensor, counts: Tensor, seed: int) -> Tensor:
+    """(N,), the place of each example among those of its class, in a random order."""
+    generator = torch.Generator().manual_seed(derived_seed(seed))
+    order = torch.randperm(len(labels), generator=generator)
+    order = order[torch.argsort(labels[order], stable=True)]
+    first = counts.cumsum(0) - counts
+    places = torch.empty_like(order)
+    places[order] = torch.arange(len(labels)) - first[labels[order]]
+    return places
+
+
+class EpochBatches(Sampler[list[int]]):
+    """Batches of indices whose order is a pure function of (seed, epoch).
+
+    It never advances by itself: iterated twice, it gives the same order twice. Lightning calls ``set_epoch`` at the
+    start of each epoch; other loops call this module's.
+
+    The last batch may be smaller, but a last batch of ONE is joined to the one before, because batch normalisation
+    cannot be trained on a single example.
+    """
+
+    def __init__(self, examples: int, batch_size: int, seed: int, *, shuffle: bool, generator: torch.Generator) -> None:
+        self.examples, self.batch_size, self.seed, self.shuffle = examples, batch_size, seed, shuffle
+        self.generator = generator
+        self.set_epoch(0)
+
+    def set_epoch(self, epoch: int) -> None:
+        """Choose the epoch, counted from 0, of the next iteration."""
+        self.epoch = epoch
+        # The loader seeds its workers from the generator that it shares with this sampler.
+        self.generator.manual_seed(derived_seed(self.seed, epoch, 1))
+
+    def __len__(self) -> int:
+        full, rest = divmod(self.examples, self.batch_size)
+        return full + (rest > 1 or (rest == 1 and full == 0))
+
+    def __iter__(self) -> Iterator[list[int]]:
+        order = self._order().tolist()
+        for batch in range(len(self)):
+            stop = None if batch == len(self) - 1 else (batch + 1) * self.batch_size
+            yield order[batch * self.batch_size : stop]
+
+    def _order(self) -> Tensor:
+        if not self.shuffle:
+            return torch.arange(self.examples)
+        generator = torch.Generator().manual_seed(derived_seed(self.seed, self.epoch))
+        return torch.randperm(self.examples, generator=generator)
+
+
+class _Collated(Dataset[tuple[Tensor, Tensor]]):
+    """A dataset that is indexed by lists and gives whole batches: tensors are indexed once, not once an example."""
+
+    def __init__(self, dataset: Dataset[Any]) -> None:
+        self.dataset = dataset
+
+    def __getitem__(self, indices: Sequence[int]) -> tuple[Tensor, Tensor]:
+        return _gather(self.dataset, indices)
+
+
+def _gather(dataset: Dataset[Any], indices: Sequence[int]) -> tuple[Tensor, Tensor]:
+    if type(dataset) is TensorDataset:
+        inputs, labels = (tensor[indices] for tensor in dataset.tensors)
+        return inputs, labels
+    if type(dataset) is Subset:
+        # As numbers: torch reads a short list of tensors as one index in several dimensions.
+        return _gather(dataset.dataset, [int(dataset.indices[index]) for index in indices])
+    many = getattr(dataset, "__getitems__", None)  # the protocol of PyTorch's own fetcher
+    inputs, labels = default_collate(many(indices) if many else [dataset[index] for index in indices])
+    return inputs, labels
+
+
+def loader(
+    dataset: Dataset[Any], batch_size: int, seed: int, *, shuffle: bool = True, num_workers: int = 0
+) -> DataLoader[tuple[Tensor, Tensor]]:
+    """Batches of a map-style dataset; see `EpochBatches` for their order and for the last one.
+
+    ``sampler`` deals in whole batches, so the loader's own ``batch_size`` is None.
+
+    Args:
+        dataset: N examples (x, y).
+        batch_size: B, at least 1.
+        seed: Of the order, and of the workers.
+        shuffle: Whether the order changes from epoch to epoch; else it is the dataset's own.
+        num_workers: Processes that read the data; 0 reads them in this one.
+
+    Raises:
+        SettingsError: If a number is below its limit.
+        DataError: If the dataset is empty, or has no length.
+    """
+    if batch_size < 1 or num_workers < 0:
+        raise SettingsError(f"batch_size {batch_size} must be at least 1, num_workers {num_workers} at least 0.")
+    generator = torch.Generator()
+    batches = EpochBatches(sized(dataset), batch_size, seed, shuffle=shuffle, generator=generator)
+    return DataLoader(
+        _Collated(dataset), batch_size=None, sampler=batches, generator=generator, num_workers=num_workers
+    )
+
+
+def set_epoch(batches: DataLoader[Any], epoch: int) -> None:
+    """Choose the epoch, counted from 0, whose order the next iteration of a loader of this module has."""
+    if isinstance(batches.sampler, EpochBatches):
+        batches.sampler.set_epoch(epoch)

@@ -1,0 +1,108 @@
+"""How much an ensemble doubts its answers, and whether it doubts the wrong ones more."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from structured_ensembles.evaluation.metrics import checked_answers
+from structured_ensembles.prediction.uncertainty import disagreement, pairwise_kl, variation_ratio
+
+if TYPE_CHECKING:
+    from structured_ensembles.evaluation.answers import Answers
+
+BARS = 20
+"""Of a histogram of entropies."""
+
+
+@dataclass(frozen=True)
+class EntropyHistogram:
+    """How many right and wrong answers have which predictive entropy.
+
+    Attributes:
+        edges: 21 of them, in nats, from 0 to ln K (to ln 2 where K is 1 and no entropy is above 0).
+        right: By bar, how many right answers lie in [edge, next edge); the last bar holds its upper edge too.
+        wrong: The same of the wrong answers.
+    """
+
+    edges: tuple[float, ...]
+    right: tuple[int, ...]
+    wrong: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Uncertainty:
+    """Means over all examples, in nats but for the two shares.
+
+    Attributes:
+        predictive_entropy: Of the combined prediction.
+        expected_entropy: Of the members' own predictions.
+        mutual_information: Predictive minus expected entropy.
+        variation_ratio: Share of members that did not vote for the most popular class.
+        disagreement: Share of pairs of members that vote for different classes; 0 for one member.
+        pairwise_kl: Mean of KL(p_i || p_j) over ordered pairs of members; 0 for one member.
+        entropy_right: Predictive entropy of the right answers only; NaN if there are none.
+        entropy_wrong: Of the wrong answers only; NaN if there are none.
+        histogram: Of the predictive entropy.
+    """
+
+    predictive_entropy: float
+    expected_entropy: float
+    mutual_information: float
+    variation_ratio: float
+    disagreement: float
+    pairwise_kl: float
+    entropy_right: float
+    entropy_wrong: float
+    histogram: EntropyHistogram
+
+
+def entropies(answers: Answers) -> Uncertainty:
+    """Every kind of doubt, on average.
+
+    Args:
+        answers: With labels.
+
+    Raises:
+        DataError: The labels are missing, or the answers cannot be measured (see `metrics`).
+    """
+    checked_answers(answers)
+    prediction, correct = answers.prediction, answers.correct
+    classes = answers.logits.shape[2]
+    right, wrong = prediction.predictive_entropy[correct], prediction.predictive_entropy[~correct]
+    edges = entropy_edges(classes)
+    return Uncertainty(
+        predictive_entropy=_mean(prediction.predictive_entropy),
+        expected_entropy=_mean(prediction.expected_entropy),
+        mutual_information=_mean(prediction.mutual_information),
+        variation_ratio=_mean(variation_ratio(prediction.votes, classes)),
+        disagreement=_mean(disagreement(prediction.votes)),
+        pairwise_kl=_mean(pairwise_kl(answers.logits)),
+        entropy_right=_mean(right),
+        entropy_wrong=_mean(wrong),
+        histogram=EntropyHistogram(edges, entropy_counts(right, edges), entropy_counts(wrong, edges)),
+    )
+
+
+def entropy_edges(classes: int) -> tuple[float, ...]:
+    """The edges between the bars of a histogram of entropies of K classes: 21 numbers from 0 to ln K, in nats."""
+    highest = math.log(max(classes, 2))  # a single class has no entropy, but a picture needs some width
+    return tuple(highest * i / BARS for i in range(BARS + 1))
+
+
+def entropy_counts(values: Tensor, edges: tuple[float, ...]) -> tuple[int, ...]:
+    """How many of N entropies lie between neighbouring edges: [edge, next edge).
+
+    What lies outside counts in the first or last bar: rounding puts entropies just below 0 or just above ln K.
+    """
+    inner = torch.tensor(edges[1:-1], dtype=torch.float64)
+    index = torch.bucketize(values.double(), inner, right=True)
+    return tuple(int(count) for count in index.bincount(minlength=len(edges) - 1))
+
+
+def _mean(values: Tensor) -> float:
+    return float(values.double().mean())

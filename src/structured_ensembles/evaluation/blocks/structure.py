@@ -1,0 +1,98 @@
+"""How differently the members of an ensemble are built, and how differently they answer."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from structured_ensembles.errors import DataError
+
+if TYPE_CHECKING:
+    from structured_ensembles.artefact.file import Record
+    from structured_ensembles.prediction.ensemble import Ensemble
+    from structured_ensembles.types import Channels, Group
+
+
+@dataclass(frozen=True)
+class Layer:
+    """What the members keep of one layer.
+
+    Attributes:
+        layer: Dotted name of the first layer that produces the channels.
+        base: C, how many channels the whole network has there.
+        widths: M numbers, how many channels each member keeps.
+        overlap: M rows of M numbers, the channels that both members keep among those that either keeps: 1 if they are
+            cut alike, 0 if they share nothing. Two random halves of many channels have a third.
+    """
+
+    layer: str
+    base: int
+    widths: tuple[int, ...]
+    overlap: tuple[tuple[float, ...], ...]
+
+
+@dataclass(frozen=True)
+class Structure:
+    """How alike members are.
+
+    Attributes:
+        agreement: M rows of M numbers, the share of examples for which both members vote for the same class.
+        layers: In the order in which the network runs them; None if the members were not cut out of a network.
+    """
+
+    agreement: tuple[tuple[float, ...], ...]
+    layers: tuple[Layer, ...] | None
+
+
+def structure(ensemble: Ensemble, votes: Tensor) -> Structure:
+    """Compare all pairs of members.
+
+    Args:
+        ensemble: M members.
+        votes: (M, N), the class that each of them votes for, int64.
+
+    Raises:
+        DataError: There are no votes, or not one row per member.
+        SettingsError: The ensemble has not been fitted.
+    """
+    record = ensemble.record
+    if votes.dim() != 2 or len(votes) != record.members or votes.numel() == 0:
+        shape = tuple(votes.shape)
+        raise DataError(f"votes of shape {shape}: pass ({record.members} members, examples), one example at least")
+    return Structure(agreement(votes), layers(record) or None)
+
+
+def layers(record: Record) -> tuple[Layer, ...]:
+    """What members keep of each layer; empty if they were not cut out of a network."""
+    return tuple(_layer(group, record.channels) for group in record.groups) if record.channels else ()
+
+
+def agreement(votes: Tensor) -> tuple[tuple[float, ...], ...]:
+    """The share of examples for which two members vote alike, for every pair.
+
+    Args:
+        votes: (M, N), int64.
+
+    Returns:
+        M rows of M numbers from 0 to 1.
+    """
+    # Member by member: all pairs at once are (M, M, N).
+    return tuple(_row((votes == own).double().mean(dim=1)) for own in votes)
+
+
+def _layer(group: Group, channels: tuple[Channels, ...]) -> Layer:
+    """What members with these channels keep of a group; one that does not name it keeps it whole."""
+    masks = torch.zeros(len(channels), group.channels, dtype=torch.float64)
+    for mask, kept in zip(masks, channels, strict=True):
+        mask[kept.get(group.name, slice(None))] = 1
+    both, widths = masks @ masks.T, masks.sum(dim=1)
+    either = widths[:, None] + widths - both
+    overlap = tuple(_row(row) for row in both / either)
+    return Layer(group.name, group.channels, tuple(int(width) for width in widths), overlap)
+
+
+def _row(values: Tensor) -> tuple[float, ...]:
+    return tuple(float(value) for value in values)

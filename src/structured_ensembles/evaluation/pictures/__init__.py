@@ -1,0 +1,1 @@
+"""PNG files about a finished ensemble."""

@@ -1,0 +1,122 @@
+"""Learning curves and reliability diagrams as PNG files.
+
+Drawn without pyplot: no global state, safe in threads and without a display.
+"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator, PercentFormatter
+
+from structured_ensembles.errors import DataError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+
+    from matplotlib.axes import Axes
+
+    from structured_ensembles.evaluation.metrics import Reliability
+
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000")
+"""Okabe and Ito's colours, which colour-blind readers can tell apart; yellow is left out, too pale for a line."""
+_DASHES = ("-", "--", ":", "-.")
+_DPI = 150
+
+
+def learning_curves(histories: Mapping[str, Sequence[Mapping[str, float]]], path: str | Path) -> None:
+    """Draw accuracy and loss on the held-out examples by epoch, one line per member.
+
+    Args:
+        histories: By member's name, one row per epoch with at least the keys epoch, held_out_accuracy (0 to 1) and
+            held_out_loss (nats).
+        path: The PNG file to write; one that exists is replaced, whole.
+
+    Raises:
+        DataError: There is no history, or one without a row.
+    """
+    empty = [name for name, history in histories.items() if not history]
+    if empty or not histories:
+        raise DataError(f"no epoch to draw for {', '.join(empty) or 'any member'}: pass one row per epoch")
+    figure = Figure(figsize=(9, 4), layout="constrained")
+    accuracy, loss = figure.subplots(1, 2)
+    for (name, history), style in zip(histories.items(), _styles(), strict=False):
+        epochs = [row["epoch"] for row in history]
+        style |= {"marker": "o" if len(history) == 1 else ""}  # a line through one point would not be seen
+        accuracy.plot(epochs, [row["held_out_accuracy"] for row in history], label=name, **style)
+        loss.plot(epochs, [row["held_out_loss"] for row in history], **style)
+    label_axes(accuracy, "Accuracy", "epoch", "held-out accuracy (%)")
+    accuracy.yaxis.set_major_formatter(PercentFormatter(xmax=1, symbol=""))
+    label_axes(loss, "Loss", "epoch", "held-out cross-entropy (nats)")
+    for axes in (accuracy, loss):
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
+    figure.legend(loc="outside right upper", frameon=False)
+    save_whole(figure, Path(path))
+
+
+def reliability_diagram(curves: Mapping[str, Reliability], path: str | Path) -> None:
+    """Draw accuracy against confidence, one line per predictor, above how many examples each bin holds.
+
+    Args:
+        curves: By predictor's name, its reliability; the numbers of bins may differ.
+        path: The PNG file to write; one that exists is replaced, whole.
+
+    Raises:
+        DataError: There is no curve.
+    """
+    if not curves:
+        raise DataError("no reliability to draw: pass at least one predictor's")
+    figure = Figure(figsize=(6, 6.5), layout="constrained")
+    above, below = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1))
+    above.plot([0, 1], [0, 1], color="0.6", linewidth=1, label="perfectly calibrated")
+    for (name, curve), style in zip(curves.items(), _styles(), strict=False):
+        filled = [i for i, count in enumerate(curve.count) if count]
+        points = [curve.confidence[i] for i in filled], [curve.accuracy[i] for i in filled]
+        above.plot(*points, label=f"{name} (ECE {curve.ece:.3f})", clip_on=False, **style)
+        edges = [i / len(curve.count) for i in range(len(curve.count) + 1)]
+        below.stairs(curve.count, edges, color=style["color"], linestyle=style["linestyle"], linewidth=1.5)
+    label_axes(above, "", "", "accuracy (%)")
+    label_axes(below, "", "confidence (%)", "examples per bin")
+    below.set_yscale("log")
+    below.set_ylim(bottom=0.7)
+    below.yaxis.set_major_formatter("{x:g}")
+    for axis in (above.yaxis, below.xaxis):
+        axis.set_major_formatter(PercentFormatter(xmax=1, symbol=""))
+    above.set(xlim=(0, 1), ylim=(0, 1))
+    figure.legend(loc="outside upper left", ncols=2, frameon=False)
+    save_whole(figure, Path(path))
+
+
+def _styles() -> Iterator[dict[str, str | float]]:
+    """Line styles without end: all colours as full lines, then dashed, dotted ..."""
+    while True:
+        for dash in _DASHES:
+            for colour in COLOURS:
+                yield {"color": colour, "linestyle": dash, "linewidth": 1.5, "marker": "o", "markersize": 4}
+
+
+def label_axes(axes: Axes, title: str, x: str, y: str) -> None:
+    """Name the axes and give them the look of all our pictures."""
+    axes.set(title=title, xlabel=x, ylabel=y)
+    axes.grid(visible=True, color="0.9")
+    axes.set_axisbelow(True)
+    axes.spines[["top", "right"]].set_visible(False)
+
+
+def save_whole(figure: Figure, path: Path) -> None:
+    """Write beside the goal, then rename: a reader never sees half a picture."""
+    descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
+    os.close(descriptor)
+    temporary = Path(name)
+    try:
+        FigureCanvasAgg(figure)
+        figure.savefig(temporary, dpi=_DPI, format="png")
+        temporary.chmod(0o644)  # mkstemp's files are the owner's alone
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)

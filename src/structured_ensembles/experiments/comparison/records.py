@@ -1,0 +1,339 @@
+"""Many runs of many methods: one tidy row each, their statistics over seeds, and paired differences.
+
+Words: a cell is one run of the grid; an arm is what the cells that differ only in their seed have in common.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import math
+import re
+import sys
+from dataclasses import asdict, dataclass, field, fields
+from statistics import fmean, stdev
+from typing import TYPE_CHECKING
+
+from structured_ensembles.artefact.record import object_of, require
+from structured_ensembles.errors import ArtefactError, DataError, SettingsError
+from structured_ensembles.sizes import Budget
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+CONFIDENCE = 0.95
+"""Of the intervals of `paired`."""
+UNIT = "single"
+"""The method whose costs are 1x."""
+_LEADING = ("accuracy", "nll", "ece", "brier")
+"""The values that a reader looks for first; the others follow by the alphabet."""
+
+
+@dataclass(frozen=True)
+class Arm:
+    """What is compared: a method at one size.
+
+    Attributes:
+        method: Its name.
+        members: How many answers it averages.
+        budget: What it may cost, as `Budget.parse` reads it; empty for a method that has a size of its own.
+    """
+
+    method: str
+    members: int
+    budget: str
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One run of the grid: an arm and the seed that everything random in it comes from."""
+
+    method: str
+    members: int
+    budget: str
+    seed: int
+
+    @property
+    def arm(self) -> Arm:
+        """The cell without its seed."""
+        return Arm(self.method, self.members, self.budget)
+
+    @property
+    def kind(self) -> str:
+        """Cells of one method take about as long."""
+        return self.method
+
+    @property
+    def name(self) -> str:
+        """Of its file: no other cell has it."""
+        budget = re.sub(r"[^\w.]+", "", self.budget) or "own"
+        return f"{self.method}-{self.members}-{budget}-seed{self.seed}"
+
+
+@dataclass(frozen=True)
+class Result:
+    """What came of a cell.
+
+    Attributes:
+        cell: Which one.
+        error: Why it failed, in the words of the error; None if it finished.
+        values: By name, what was measured. What is not a finite number, None included, is left out: missing.
+        machine: What `seeding.machine` says: there the cell's seed gives these values again. Empty if not recorded.
+    """
+
+    cell: Cell
+    error: str | None = None
+    values: Mapping[str, float] = field(default_factory=dict)
+    machine: str = ""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "values", {name: value for name, value in self.values.items() if _finite(value)})
+
+    @property
+    def seconds(self) -> float | None:
+        """How long fitting took; None if it failed, or went on from an earlier stop."""
+        return self.values.get("seconds")
+
+
+@dataclass(frozen=True)
+class Spread:
+    """One value over the seeds that have it.
+
+    Attributes:
+        mean: Over the seeds.
+        deviation: The sample standard deviation (divided by count - 1); None for a single seed.
+        count: How many seeds have it, 1 or more.
+    """
+
+    mean: float
+    deviation: float | None
+    count: int
+
+
+@dataclass(frozen=True)
+class Summary:
+    """An arm over its seeds.
+
+    Attributes:
+        arm: Which one.
+        seeds: How many were run, the failed ones included.
+        failed: How many of them failed.
+        values: By name, what the others measured; a value that none has is absent.
+    """
+
+    arm: Arm
+    seeds: int
+    failed: int
+    values: Mapping[str, Spread]
+
+
+@dataclass(frozen=True)
+class Difference:
+    """How much larger a value is than the baseline's, seed by seed.
+
+    Attributes:
+        arm: What is compared.
+        baseline: With what.
+        value: Name of the value.
+        pairs: How many seeds both have, 1 or more.
+        mean: Of arm minus baseline.
+        interval: Its lower and upper limit; None for a single pair, and for differences that are all the same but not
+            zero, of whose spread nothing is known.
+    """
+
+    arm: Arm
+    baseline: Arm
+    value: str
+    pairs: int
+    mean: float
+    interval: tuple[float, float] | None
+
+    @property
+    def clear(self) -> bool:
+        """Whether there is an interval and it excludes zero."""
+        return self.interval is not None and not self.interval[0] <= 0 <= self.interval[1]
+
+
+def to_json(result: Result) -> dict[str, object]:
+    """The result as plain values, unrounded; `from_json` reads them."""
+    return {
+        "cell": asdict(result.cell),
+        "error": result.error,
+        "values": dict(result.values),
+        "machine": result.machine,
+    }
+
+
+def from_json(value: object) -> Result:
+    """The result that `to_json` wrote.
+
+    Raises:
+        ArtefactError: Something is missing, unknown, of another type, or not finite.
+    """
+    run = object_of("a run", value, ("cell", "error", "values", "machine"))
+    cell = object_of("a run's cell", run["cell"], [part.name for part in fields(Cell)])
+    error, values = run["error"], run["values"]
+    require(error is None or isinstance(error, str), f"a run's error must be text or null, not {error!r}.")
+    require(isinstance(values, dict), f"a run's values must be a JSON object, not {values!r}.")
+    odd = [name for name, number in values.items() if not (isinstance(name, str) and _finite(number))]
+    require(not odd, f"a run's values must be finite numbers: {', '.join(map(repr, odd))} is not.")
+    require(isinstance(run["machine"], str), f"a run's machine must be text, not {run['machine']!r}.")
+    return Result(_cell(**cell), error, values, run["machine"])
+
+
+def _cell(method: object, members: object, budget: object, seed: object) -> Cell:
+    if not isinstance(method, str) or not method:
+        raise ArtefactError(f"a run's method must be a name, not {method!r}.")
+    if not isinstance(budget, str) or not _readable(budget):
+        raise ArtefactError(f"a run's budget must be empty or as 1x, 0.5x params or 2MB are, not {budget!r}.")
+    if type(members) is not int or members < 1:
+        raise ArtefactError(f"a run's members must be 1 or more, not {members!r}.")
+    if type(seed) is not int:
+        raise ArtefactError(f"a run's seed must be an integer, not {seed!r}.")
+    return Cell(method, members, budget, seed)
+
+
+def _readable(budget: str) -> bool:
+    try:
+        _size(budget)
+    except SettingsError:
+        return False
+    return True
+
+
+def _finite(value: object) -> bool:
+    # an integer may be too large to become a float at all, so the limit is compared, not converted
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) <= sys.float_info.max
+
+
+def tidy_csv(results: Sequence[Result], common: Mapping[str, object] | None = None) -> str:
+    """A table with a header and one row per result, in the order given, for any program that reads CSV.
+
+    Columns: what all rows have in ``common``; method, members, budget, seed; every value that some result has,
+    unrounded and empty where it is missing (accuracy, nll, ece and brier first, the others by the alphabet); machine;
+    error, empty for a run that finished.
+    """
+    names = {name for result in results for name in result.values}
+    ordered = [*(name for name in _LEADING if name in names), *sorted(names.difference(_LEADING))]
+    text, shared = io.StringIO(), common or {}
+    columns = [*shared, *(part.name for part in fields(Cell)), *ordered, "machine", "error"]
+    writer = csv.DictWriter(text, columns, lineterminator="\n")
+    writer.writeheader()
+    for result in results:
+        own = {**asdict(result.cell), **result.values, "machine": result.machine, "error": result.error}
+        writer.writerow({**shared, **own})
+    return text.getvalue()
+
+
+def summarise(results: Sequence[Result]) -> list[Summary]:
+    """Every arm over its seeds, sorted by members, then budget (none first), then as the methods first come.
+
+    Raises:
+        DataError: A cell occurs twice.
+        SettingsError: A budget cannot be read.
+    """
+    methods = list(dict.fromkeys(result.cell.method for result in results))
+    arms = sorted(_by_arm(results).items(), key=lambda item: _place(item[0], methods))
+    return [_summary(arm, list(runs.values())) for arm, runs in arms]
+
+
+def _summary(arm: Arm, runs: Sequence[Result]) -> Summary:
+    finished = [run for run in runs if run.error is None]
+    names = dict.fromkeys(name for run in finished for name in run.values)
+    values = {name: spread([run.values[name] for run in finished if name in run.values]) for name in names}
+    return Summary(arm, len(runs), len(runs) - len(finished), values)
+
+
+def spread(numbers: Sequence[float]) -> Spread:
+    """Of one number or more."""
+    return Spread(fmean(numbers), stdev(numbers) if len(numbers) > 1 else None, len(numbers))
+
+
+def sections(summaries: Sequence[Summary]) -> dict[int, list[Summary]]:
+    """By members, what belongs in one table or picture.
+
+    The single network is what the others are measured by: it is in every section, and makes one of its own only if
+    there is no other.
+    """
+    common = [summary for summary in summaries if summary.arm.method == UNIT]
+    rest = [summary for summary in summaries if summary not in common]
+    members = dict.fromkeys(summary.arm.members for summary in rest) or dict.fromkeys([1] if common else [])
+    return {count: common + [one for one in rest if one.arm.members == count] for count in members}
+
+
+def paired(results: Sequence[Result], baseline: str, value: str) -> list[Difference]:
+    """What every arm has more than the baseline, each seed compared with the same seed.
+
+    With d_i = arm - baseline of the n seeds that both have, the mean is d = sum(d_i) / n and the 95 % interval
+    d -+ t(0.975, n - 1) s / sqrt(n), where s is the sample standard deviation of the d_i and t a quantile of Student's
+    distribution. It assumes that differences are near normal, which few seeds can neither show nor make up for.
+
+    An arm's baseline has the same members and the same budget; where there is none, the same members and no budget; the
+    single network is that of all. Failed runs and missing values leave their seed out, and an arm
+    without a pair, as the baseline itself, is left out.
+
+    Args:
+        results: Of any arms and seeds.
+        baseline: Name of the method to subtract.
+        value: Name of the value.
+
+    Returns:
+        In the order of `summarise`.
+
+    Raises:
+        DataError: A cell occurs twice.
+        SettingsError: A budget cannot be read.
+    """
+    runs = _by_arm(results)
+    differences = []
+    for summary in summarise(results):
+        reference = _reference(summary.arm, baseline, runs)
+        if reference is None or reference == summary.arm:
+            continue
+        ours, theirs = _by_seed(runs[summary.arm], value), _by_seed(runs[reference], value)
+        gaps = [number - theirs[seed] for seed, number in ours.items() if seed in theirs]
+        if gaps:
+            differences.append(Difference(summary.arm, reference, value, len(gaps), fmean(gaps), _interval(gaps)))
+    return differences
+
+
+def _reference(arm: Arm, baseline: str, known: Mapping[Arm, object]) -> Arm | None:
+    sizes = ((1, ""),) if baseline == UNIT else ((arm.members, arm.budget), (arm.members, ""))
+    return next((one for one in (Arm(baseline, *size) for size in sizes) if one in known), None)
+
+
+def _by_seed(runs: Mapping[int, Result], value: str) -> dict[int, float]:
+    return {seed: run.values[value] for seed, run in runs.items() if run.error is None and value in run.values}
+
+
+def _interval(gaps: Sequence[float]) -> tuple[float, float] | None:
+    if len(gaps) == 1 or (gaps[0] and stdev(gaps) <= 1e-9 * abs(gaps[0])):
+        return None
+    from scipy.stats import t
+
+    mean, count = fmean(gaps), len(gaps)
+    half = float(t.ppf((1 + CONFIDENCE) / 2, count - 1)) * stdev(gaps) / math.sqrt(count)
+    return mean - half, mean + half
+
+
+def _by_arm(results: Sequence[Result]) -> dict[Arm, dict[int, Result]]:
+    """By arm, then by seed."""
+    arms: dict[Arm, dict[int, Result]] = {}
+    for result in results:
+        runs = arms.setdefault(result.cell.arm, {})
+        if result.cell.seed in runs:
+            raise DataError(f"{result.cell} occurs twice: pass every run once")
+        runs[result.cell.seed] = result
+    return arms
+
+
+def _place(arm: Arm, methods: Sequence[str]) -> tuple[int, tuple[bool, bool, str, float], int]:
+    return arm.members, _size(arm.budget), methods.index(arm.method)
+
+
+def _size(budget: str) -> tuple[bool, bool, str, float]:
+    """Sorts none before multiples of the base network, and those before absolute budgets."""
+    if not budget:
+        return False, False, "", 0.0
+    read = Budget.parse(budget)
+    return True, not read.relative, read.unit, read.amount

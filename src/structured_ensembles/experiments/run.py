@@ -1,0 +1,342 @@
+"""One run: data and settings in, a folder with artefacts, measurements and pictures out.
+
+A run's folder holds ``structured.safetensors`` (and ``single.safetensors``, ... of what it is compared with),
+``config.yaml``, ``metrics.json``, ``learning_curves.png``, ``reliability.png`` and the training logs in ``log``. While
+it runs, ``state`` keeps what a stopped run goes on from.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import importlib.util
+import json
+import math
+import platform
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from structured_ensembles import sizes
+from structured_ensembles.artefact.file import Record
+from structured_ensembles.channels.extraction import draw
+from structured_ensembles.data import sources as datasets
+from structured_ensembles.errors import ArtefactError, NetworkError, SettingsError, first_line, unknown
+from structured_ensembles.evaluation import Cost, Metrics, Reliability, Row, measure, reliability
+from structured_ensembles.evaluation.answers import CHUNK, logits_of
+from structured_ensembles.files.whole import write_whole
+from structured_ensembles.methods import METHODS, SingleNetwork, StructuredEnsemble, make
+from structured_ensembles.networks import NetworkSpec, build
+from structured_ensembles.options.presets import Preset, Settings, settings
+from structured_ensembles.prediction.ensemble import Ensemble
+from structured_ensembles.prediction.uncertainty import disagreement, predict_from_logits, rejection_report
+from structured_ensembles.training.limits import Log
+from structured_ensembles.types import Combine
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from torch import Tensor
+
+    from structured_ensembles.data.sources import ImageData
+    from structured_ensembles.methods.fitting import Fittable
+    from structured_ensembles.networks.spec import Scalar
+    from structured_ensembles.types import Prediction
+
+SCHEMA = 1
+"""Of ``metrics.json``."""
+STATE, LOGS, CONFIGURATION, METRICS = "state", "log", "config.yaml", "metrics.json"
+_ROUNDING = 1e-3
+"""How far the NLL of one ensemble on the same images may differ from one machine to another."""
+_PACKAGES = ("structured-ensembles", "torch", "lightning", "torch-pruning", "numpy", "safetensors")
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What decides the outcome of a run.
+
+    Attributes:
+        data: A source that `data.load` knows.
+        image_size: To what side images are resized; None leaves them.
+        architecture: A name of `networks`.
+        arguments: Of the architecture.
+        members: M.
+        against: Names of the methods that the structured ensemble is compared with.
+        seed: Of everything random.
+        settings: How the ensembles are made.
+        preset: What the settings started from: for the record only, they say everything.
+
+    Raises:
+        SettingsError: An unknown method, or logs for a library that is not installed.
+    """
+
+    data: str = "digits"
+    image_size: int | None = None
+    architecture: str = "small_cnn"
+    arguments: Mapping[str, Scalar] = field(default_factory=dict)
+    members: int = 4
+    against: tuple[str, ...] = ()
+    seed: int = 0
+    settings: Settings = field(default_factory=settings)
+    preset: Preset = field(default=Preset.DEFAULT, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        rivals = [name for name in METHODS if name != StructuredEnsemble.method]
+        for name in self.against:
+            if name not in rivals:
+                raise unknown("method to compare with", name, rivals)
+        if self.settings.training.log is Log.TENSORBOARD and importlib.util.find_spec("tensorboard") is None:
+            raise SettingsError("log tensorboard needs a package: pip install 'structured-ensembles[tensorboard]'")
+
+
+def network(plan: Plan, images: ImageData) -> NetworkSpec:
+    """The whole network, which takes pixels in [0, 1] and normalises them itself.
+
+    Raises:
+        StructensError: It cannot be built for these images.
+    """
+    mean, std = datasets.mean_and_std(images.train)
+    spec = NetworkSpec(plan.architecture, images.input_shape, len(images.classes), plan.arguments, mean, std)
+    whole = draw(lambda: build(spec), 0).eval()
+    try:
+        with torch.no_grad():
+            whole(torch.zeros(1, *spec.input_shape))
+    except Exception as error:
+        raise NetworkError(
+            f"{plan.architecture} fails on images of {spec.input_shape} ({first_line(error)}): if they are too small, "
+            "enlarge them with --image-size"
+        ) from error
+    return spec
+
+
+def contestants(plan: Plan, spec: NetworkSpec) -> list[Fittable]:
+    """The methods to fit, the structured ensemble first: it has the most to refuse, and should before the long work.
+
+    Raises:
+        SettingsError: A setting is outside its limits.
+    """
+    fittables: list[Fittable] = [StructuredEnsemble(spec, plan.members, settings=plan.settings)]
+    return fittables + [make(name, spec, plan.members, plan.settings) for name in dict.fromkeys(plan.against)]
+
+
+def dense(spec: NetworkSpec, classes: Sequence[str]) -> Cost:
+    """What one whole network costs, saved like any ensemble, without training it."""
+    record = Record(SingleNetwork.method, 1, tuple(classes), spec.input_shape, Combine.PROBABILITIES, spec)
+    return cost(Ensemble([draw(lambda: build(spec), 0)], record))
+
+
+def cost(ensemble: Ensemble, seconds: float | None = None) -> Cost:
+    """What an ensemble costs."""
+    size = ensemble.size()
+    return Cost(size.parameters, sizes.buffers(ensemble.members), size.bytes, size.flops, seconds)
+
+
+def title(name: str, members: int) -> str:
+    """What a table calls a method."""
+    words = {"single": "single network", "deep": "deep ensemble"}
+    return words.get(name, name) + ("" if members == 1 else f" x {members}")
+
+
+def image_shape(record: Record) -> tuple[int, int, int]:
+    """(C, H, W) of the images that an ensemble takes.
+
+    Raises:
+        ArtefactError: It does not take images.
+    """
+    if len(record.input_shape) != 3:
+        raise ArtefactError(f"this ensemble takes inputs of shape {record.input_shape}, not images: use it in Python")
+    channels, height, width = record.input_shape
+    return channels, height, width
+
+
+def answer(ensemble: Ensemble, images: Tensor) -> Prediction:
+    """The ensemble's prediction for any number of images, on the CPU.
+
+    Args:
+        ensemble: Takes pixels in [0, 1].
+        images: (N, C, H, W), uint8, or float32 in [0, 1].
+    """
+    return predict_from_logits(logits_of(ensemble, torch.split(images, CHUNK)), ensemble.record.combine)
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What came of one method.
+
+    Attributes:
+        entry: Its part of ``metrics.json``.
+        curve: Its reliability on the test set.
+        histories: The learning curve of each member, by what a picture calls it.
+    """
+
+    entry: dict[str, Any]
+    curve: Reliability
+    histories: dict[str, Sequence[Mapping[str, float]]]
+
+
+def evaluated(
+    ensemble: Ensemble, prediction: Prediction, labels: Tensor, *, bins: int = 15, seconds: float | None = None
+) -> dict[str, Any]:
+    """Everything that is measured about an ensemble: one method's part of ``metrics.json``.
+
+    Args:
+        ensemble: Whose answers they are.
+        prediction: Its `answer` to N images.
+        labels: (N,), what the images show.
+        bins: Of the calibration error.
+        seconds: How long fitting took; None if that is not known.
+    """
+    record = ensemble.record
+    return {
+        "name": title(record.method, record.members),
+        "method": record.method,
+        "members": record.members,
+        "metrics": measure(prediction.probabilities, labels, bins).to_json(),
+        "calibration_bins": bins,
+        "disagreement": float(disagreement(prediction.votes).mean()),
+        "rejection": _rejection(prediction, labels, record.summary.get("rejection_threshold")),
+        "cost": asdict(cost(ensemble, seconds)),
+        "best_epochs": record.summary.get("best_epochs"),
+        "held_out_accuracies": record.summary.get("held_out_accuracies"),
+    }
+
+
+def _rejection(prediction: Prediction, labels: Tensor, threshold: Any) -> dict[str, float | None] | None:  # noqa: ANN401
+    """What abstaining above an artefact's threshold does; None where the artefact has none."""
+    if threshold is None:
+        return None
+    report = rejection_report(prediction.predictive_entropy, prediction.classes == labels, float(threshold))
+    shares = {name: None if math.isnan(value) else value for name, value in asdict(report).items()}
+    return {"threshold": float(threshold), **shares}
+
+
+def row(entry: Mapping[str, Any]) -> Row:
+    """The table's row of what `evaluated` gave, also after a round trip through JSON."""
+    numbers: dict[str, Any] = {name: math.nan if value is None else value for name, value in entry["metrics"].items()}
+    return Row(entry["name"], Metrics(**numbers), Cost(**entry["cost"]))
+
+
+def unfitted(whole: Cost) -> Row:
+    """The row of the whole network, of which only the cost is known."""
+    return Row("whole network", None, whole)
+
+
+def carry_out(contestant: Fittable, images: ImageData, seed: int, folder: Path) -> Outcome:
+    """Fit one method, save its artefact in the folder, and measure it; what is there already is not done again.
+
+    Raises:
+        ArtefactError: The artefact of an earlier run is there and damaged, or was measured on other images.
+        StructensError: What `fitting.Fittable.fit` refuses.
+    """
+    state, path = folder / STATE / contestant.method, folder / f"{contestant.method}.safetensors"
+    resumed = state.exists()
+    if path.exists() and not resumed:
+        return _measured_again(path, images)
+    pixels: Any = datasets.as_dataset(images.train)
+    contestant.fit(pixels, classes=images.classes, seed=seed, directory=state)
+    prediction, labels = answer(contestant, images.test.images), images.test.labels
+    seconds = None if resumed else contestant.seconds  # of a fit that was stopped only the last part is known
+    entry = evaluated(contestant, prediction, labels, seconds=seconds)
+    if not path.exists():
+        contestant.save(path, measurements={"data": images.name, "test": _rounded(entry["metrics"])})
+    curve = reliability(prediction.probabilities, labels)
+    return Outcome({**entry, "file": path.name}, curve, _histories(contestant))
+
+
+def _measured_again(path: Path, images: ImageData) -> Outcome:
+    """Of an artefact that was finished before; nothing is known any more of how its members learned."""
+    ensemble = Ensemble.load(path)
+    prediction, labels = answer(ensemble, images.test.images), images.test.labels
+    entry = evaluated(ensemble, prediction, labels)
+    before: Any = ensemble.record.summary.get("test") or {}
+    now = entry["metrics"]
+    # Another machine rounds otherwise, other images differ by more.
+    if before.get("examples") != now["examples"] or abs(before["nll"] - now["nll"]) > _ROUNDING:
+        raise ArtefactError(
+            f"{path} was measured on other images than these of {images.name}: take another --out, or measure it with "
+            "structens evaluate"
+        )
+    return Outcome({**entry, "file": path.name}, reliability(prediction.probabilities, labels), {})
+
+
+def _rounded(metrics: Mapping[str, float | None]) -> dict[str, float | None]:
+    return {name: None if value is None else round(value, 6) for name, value in metrics.items()}
+
+
+def _histories(contestant: Fittable) -> dict[str, Sequence[Mapping[str, float]]]:
+    if contestant.count == 1:
+        return {contestant.method: contestant.trained[0].history}
+    return {f"{contestant.method} {m + 1}": trained.history for m, trained in enumerate(contestant.trained)}
+
+
+def finish(plan: Plan, images: ImageData, outcomes: Sequence[Outcome], whole: Cost, folder: Path) -> dict[str, Any]:
+    """Draw the pictures, write ``metrics.json`` and clear the state away; returns what the file holds."""
+    from structured_ensembles.evaluation.pictures.curves import learning_curves, reliability_diagram
+
+    histories = {name: history for outcome in outcomes for name, history in outcome.histories.items()}
+    curves = folder / "learning_curves.png"
+    if histories and (not curves.exists() or all(outcome.histories for outcome in outcomes)):
+        learning_curves(histories, curves)
+    reliability_diagram({o.entry["name"]: o.curve for o in outcomes}, folder / "reliability.png")
+    metrics: dict[str, Any] = {
+        "schema": SCHEMA,
+        "seed": plan.seed,
+        "architecture": plan.architecture,
+        "data": {
+            "name": images.name,
+            "classes": list(images.classes),
+            "input_shape": list(images.input_shape),
+            "training_images": len(images.train),
+            "test_images": len(images.test),
+        },
+        "whole_network": asdict(whole),
+        "methods": {outcome.entry["method"]: outcome.entry for outcome in outcomes},
+        "versions": versions(),
+    }
+    write_whole(folder / METRICS, json.dumps(metrics, indent=2, allow_nan=False) + "\n")
+    clear(folder)
+    return metrics
+
+
+def clear(folder: Path) -> None:
+    """Keep the logs of a finished run and delete the rest of its state, several times the size of the artefacts."""
+    for log in sorted((folder / STATE).glob(f"*/*/{LOGS}")):
+        goal = folder / LOGS / log.parent.parent.name / log.parent.name
+        goal.parent.mkdir(parents=True, exist_ok=True)
+        if not goal.exists():
+            log.replace(goal)
+    shutil.rmtree(folder / STATE, ignore_errors=True)
+
+
+def finished(folder: Path) -> dict[str, Any] | None:
+    """What a run that has come to its end wrote into ``metrics.json``; None if it has not, or a file of it is gone.
+
+    Raises:
+        ArtefactError: The file is damaged.
+    """
+    path = folder / METRICS
+    if not path.exists():
+        return None
+    try:
+        metrics: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        if metrics["schema"] != SCHEMA:
+            raise ArtefactError(f"{path} has schema {metrics['schema']}, and this version reads {SCHEMA}")
+        rows(metrics)
+        whole = all((folder / entry["file"]).exists() for entry in metrics["methods"].values())
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ArtefactError(f"{path} is damaged: delete it and resume the run to write it again") from error
+    return metrics if whole else None
+
+
+def rows(metrics: Mapping[str, Any]) -> list[Row]:
+    """The table of a run: the single network, or the size of a whole one, first, as what the others are measured by."""
+    entries: Mapping[str, Any] = metrics["methods"]
+    first = [] if SingleNetwork.method in entries else [unfitted(Cost(**metrics["whole_network"]))]
+    return [*first, *(row(entries[name]) for name in METHODS if name in entries)]
+
+
+def versions() -> dict[str, str]:
+    """Of Python and of the libraries that a result may depend on."""
+    return {"python": platform.python_version()} | {name: importlib.metadata.version(name) for name in _PACKAGES}

@@ -1,0 +1,119 @@
+"""By what name and with what numbers a network is made to answer M times: what a file stores of it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+from structured_ensembles.errors import NetworkError, SettingsError, unknown
+from structured_ensembles.networks import NetworkSpec, build
+from structured_ensembles.networks.spec import Scalar, checked_arguments
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from structured_ensembles.types import Architecture
+
+MOST_ANSWERS = 1024
+"""M, at most: a small file must not ask for a huge network."""
+
+Source: TypeAlias = "NetworkSpec | Architecture"
+"""What makes the base network."""
+
+
+@dataclass(frozen=True)
+class Form:
+    """How one network is made to answer M times.
+
+    Attributes:
+        name: One of `FORMS`.
+        arguments: Of that form.
+
+    Raises:
+        SettingsError: The name is unknown, or an argument is no JSON scalar.
+    """
+
+    name: str
+    arguments: Mapping[str, Scalar] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if self.name not in FORMS:
+            raise unknown("form of a shared network", str(self.name), FORMS)
+        object.__setattr__(self, "arguments", checked_arguments(self.arguments))
+
+    def to_json(self) -> dict[str, object]:
+        """The attributes as what ``json.dumps`` takes."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, value: object) -> Form:
+        """Read what `to_json` gave; nothing about it is trusted.
+
+        Raises:
+            SettingsError: It is not the description of a form.
+        """
+        if not isinstance(value, dict) or set(value) != {"name", "arguments"} or not isinstance(value["name"], str):
+            raise SettingsError("the form of a shared network must be a JSON object with a name and arguments.")
+        return cls(**value)
+
+
+def make(source: Source, form: Form, members: int) -> nn.Module:
+    """A freshly initialised network that answers M times, drawn from torch's global generator.
+
+    Raises:
+        NetworkError: The base network cannot be brought into this form; the message says why.
+        SettingsError: An argument is outside its limits, or the form needs a library.
+    """
+    if not 1 <= members <= MOST_ANSWERS:
+        raise SettingsError(f"members {members} must be from 1 to {MOST_ANSWERS} where weights are shared")
+    return FORMS[form.name](source, members, form.arguments)
+
+
+def _base(source: Source) -> nn.Module:
+    return build(source) if isinstance(source, NetworkSpec) else source()
+
+
+def _dropout(source: Source, members: int, arguments: Mapping[str, Any]) -> nn.Module:
+    from structured_ensembles.implicit.dropout import with_dropout
+
+    return with_dropout(_base(source), members, **arguments)
+
+
+def _rank_one(source: Source, members: int, arguments: Mapping[str, Any]) -> nn.Module:
+    from structured_ensembles.implicit.rank_one import with_rank_one_factors
+
+    return with_rank_one_factors(_base(source), members, **arguments)
+
+
+def _packed(source: Source, members: int, arguments: Mapping[str, Any]) -> nn.Module:
+    from structured_ensembles.implicit.torch_uncertainty import packed
+
+    return packed(_base(source), members, **arguments)
+
+
+def _masked(source: Source, members: int, arguments: Mapping[str, Any]) -> nn.Module:
+    from structured_ensembles.implicit.torch_uncertainty import masksembles
+
+    return masksembles(_base(source), members, **arguments)
+
+
+def _mimo(source: Source, members: int, arguments: Mapping[str, Any]) -> nn.Module:
+    from structured_ensembles.implicit.mimo import mimo
+
+    if not isinstance(source, NetworkSpec):
+        raise NetworkError(
+            "mimo rebuilds the network with M times the inputs and outputs, which takes an architecture by name: give "
+            "a NetworkSpec, such as NetworkSpec('resnet20', (3, 32, 32), 10)"
+        )
+    return mimo(source, members, **arguments)
+
+
+FORMS: Mapping[str, Callable[[Source, int, Mapping[str, Any]], nn.Module]] = {
+    "dropout": _dropout,
+    "rank_one": _rank_one,
+    "packed": _packed,
+    "masked": _masked,
+    "mimo": _mimo,
+}
+"""What makes a network of each form."""

@@ -1,0 +1,342 @@
+"""What all methods share when they are fitted: the same split, first draw, training and file."""
+
+from __future__ import annotations
+
+import copy
+import operator
+import time
+from abc import abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from statistics import fmean
+from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias
+
+import torch
+from torch import Tensor, nn
+
+from structured_ensembles import implicit, sizes
+from structured_ensembles.artefact import file as artefact
+from structured_ensembles.artefact.file import Record
+from structured_ensembles.channels.extraction import draw
+from structured_ensembles.data.batches import as_dataset, check_finite, loader, repeats, split_held_out
+from structured_ensembles.data.digests import check_mark, fingerprint, mark
+from structured_ensembles.data.labels import labels_of, sized
+from structured_ensembles.errors import DataError, NetworkError, SettingsError, StructensError, first_line
+from structured_ensembles.networks import Family, NetworkSpec, build, family
+from structured_ensembles.networks.checks import (
+    check_answers,
+    check_classes,
+    check_output,
+    check_shape,
+    check_training,
+    example_of,
+)
+from structured_ensembles.networks.stored import check_initialised, check_stored
+from structured_ensembles.options.presets import Preset, Settings, settings
+from structured_ensembles.prediction.calibrating import calibrate
+from structured_ensembles.prediction.ensemble import Ensemble
+from structured_ensembles.seeding import derived_seed, seeded
+from structured_ensembles.training.loop import Trained, train
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+    from structured_ensembles.data.batches import Source
+    from structured_ensembles.implicit import Form
+    from structured_ensembles.training.limits import TrainingSettings
+    from structured_ensembles.types import Architecture, Channels, Group
+
+Base: TypeAlias = "NetworkSpec | Architecture | nn.Module"
+"""What makes the base network: its name and arguments, a factory (a class will do), or one untrained network."""
+
+MOST_SUMMARISED = 64
+"""Up to so many members, the artefact's summary tells how each was trained; beyond, it gives their mean."""
+
+_DRAW, _SPLIT, _TRAIN, _REST = 0, 1, 4, 5
+"""The parts of a run that have seeds of their own; search and ranking have 2 and 3."""
+
+
+@dataclass(frozen=True)
+class Fold:
+    """What one fit learns from.
+
+    Attributes:
+        train: Examples (x, y) to learn from.
+        held_out: Examples that choose the best epoch.
+        example: (2, ...), inputs of the first two training examples.
+        classes: Names of the K classes.
+        seed: Of the whole fit.
+        directory: Where a stopped fit goes on from; None keeps nothing.
+        fingerprint: Tells these data from others; empty without a directory.
+    """
+
+    train: Any
+    held_out: Any
+    example: Tensor
+    classes: tuple[str, ...]
+    seed: int
+    directory: Path | None
+    fingerprint: str
+
+    def folder(self, name: str) -> Path | None:
+        """Where a part of the fit keeps its state."""
+        return None if self.directory is None else self.directory / name
+
+
+@dataclass(frozen=True)
+class Built:
+    """What a method made.
+
+    Attributes:
+        trained: The members, trained; or the one network that answers M times.
+        form: Of that network.
+        groups: Groups of the base's topology, if members were cut from it.
+        channels: The channels that each member kept, in the same order.
+    """
+
+    trained: Sequence[Trained]
+    form: Form | None = None
+    groups: tuple[Group, ...] = ()
+    channels: tuple[Channels, ...] = ()
+
+
+class Fittable(Ensemble):
+    """An ensemble that can be fitted; each method says how its members come about.
+
+    Args:
+        base: What makes the base network.
+        members: M, at least 1.
+        settings: How; None takes the default preset for the network's family.
+    """
+
+    method: ClassVar[str]
+    budgeted: ClassVar[bool] = False
+    """Whether the size follows ``settings.budget``; other methods have a size of their own."""
+    draws_members: ClassVar[bool] = False
+    """Whether each member starts from a draw of its own, which a module, drawn already, cannot give."""
+
+    def __init__(self, base: Base, members: int = 4, settings: Settings | None = None) -> None:
+        super().__init__()
+        self.count = _count(members)
+        if self.draws_members:
+            check_drawable(self.method, base)
+        self.settings = _settings(default_settings(base) if settings is None else settings)
+        self.spec = base if isinstance(base, NetworkSpec) else None
+        self.architecture = _architecture(base)
+        self.trained: Sequence[Trained] = ()
+        self.seconds = 0.0
+        self.training_flops = 0
+        """Of everything that fitting did, a backward pass as two forward ones; known once fitted."""
+
+    @abstractmethod
+    def build(self, fold: Fold) -> Built:
+        """Make and train the members."""
+
+    def preparation_flops(self, fold: Fold) -> int:  # noqa: ARG002 (for methods that prepare something)
+        """Of what comes before training."""
+        return 0
+
+    def fit(
+        self,
+        train: Source,
+        held_out: Source | None = None,
+        *,
+        classes: Sequence[str] | None = None,
+        seed: int = 0,
+        directory: str | Path | None = None,
+    ) -> Self:
+        """Learn from data; the result is a function of the arguments, to the bit, on one machine.
+
+        Args:
+            train: A DataLoader, a dataset of (x, y), or batches; x as the network takes it, y a class from 0 on.
+            held_out: What chooses the best epoch; None holds out a stratified share of ``train``.
+            classes: Names of the classes; None numbers them.
+            seed: Of everything random, at least 0.
+            directory: Where to keep the state; a fit that was stopped goes on from there.
+
+        Raises:
+            DataError: The data cannot be learned from.
+            NetworkError: The network cannot be used; the message names the layer.
+            SettingsError: A setting is outside its limits; a BudgetError names the smallest possible budget.
+        """
+        start = time.monotonic()
+        if not hasattr(seed, "__index__"):
+            raise SettingsError(f"seed {seed!r} must be a whole number of at least 0")
+        seed, folder = operator.index(seed), None if directory is None else Path(directory)
+        if folder is not None and folder.exists() and not folder.is_dir():
+            raise SettingsError(f"directory {folder} is a file: take another")
+        # Stages have seeds of their own, but examples may be varied at random whenever they are read.
+        with seeded(derived_seed(seed, _REST)):
+            fold = self._fold(train, held_out, classes, seed, folder)
+            refusal = f"{folder} holds a fit of other data or another seed: take another directory"
+            check_mark(folder, fold.fingerprint, refusal)
+            built = self.build(fold)
+            self.members = nn.ModuleList([trained.network for trained in built.trained])
+            self.trained = built.trained
+            self.training_flops = self.preparation_flops(fold) + sum(_flops(one, fold) for one in built.trained)
+            self._record = self._recorded(fold, built)
+            self.eval()
+            self._record = self._recorded(fold, built, self._calibration(fold))
+        self.seconds = time.monotonic() - start
+        return self
+
+    def draw(self, seed: int, member: int = 0, form: Form | None = None) -> nn.Module:
+        """The freshly initialised base network of a member, on the CPU; in a form that answers M times if one is given.
+
+        Raises:
+            NetworkError: What should make the network does not.
+        """
+        try:
+            make = self.architecture
+            if form is not None:
+                make = partial(implicit.make, self.spec or make, form, self.count)
+            network = draw(make, derived_seed(seed, _DRAW, member))
+        except StructensError:
+            raise
+        except Exception as error:
+            raise NetworkError(
+                f"the network cannot be made ({first_line(error)}): give a class or a function that is called without "
+                "arguments, for example lambda: MyNet(10)"
+            ) from error
+        if not isinstance(network, nn.Module):
+            raise NetworkError(f"what should make the network made a {type(network).__name__}: it must be an nn.Module")
+        return network.cpu()
+
+    def train_member(
+        self, network: nn.Module, fold: Fold, member: int, training: TrainingSettings | None = None
+    ) -> Trained:
+        """Train one member on its own, as all methods train unless it is told otherwise."""
+        mark(fold.directory, fold.fingerprint)
+        return train(
+            network.to(device()),
+            fold.train,
+            fold.held_out,
+            training or self.settings.training,
+            seed=derived_seed(fold.seed, _TRAIN, member),
+            label=self.method if self.count == 1 else f"{self.method} · member {member + 1} of {self.count}",
+            directory=fold.folder(f"member-{member}"),
+        )
+
+    def train_shared(self, form: Form, fold: Fold) -> Built:
+        """Train one network that answers M times."""
+        network = self.draw(fold.seed, form=form)
+        check_answers(network, self.method, fold.example)
+        return Built([self.train_member(network, fold, 0)], form)
+
+    def _fold(
+        self, train: Source, held_out: Source | None, names: Sequence[str] | None, seed: int, directory: Path | None
+    ) -> Fold:
+        if held_out is None and repeats(train):
+            raise DataError(
+                "the loader draws examples with replacement: some would be trained on and held out at once. Give "
+                "held_out=..., or a loader without such a sampler"
+            )
+        dataset: Any = as_dataset(train)
+        check_finite(dataset)
+        example = example_of(dataset)
+        labels = labels_of(dataset)
+        named = () if names is None else tuple(str(name) for name in names)
+        classes = named or tuple(str(k) for k in range(int(labels.max()) + 1))
+        network = self.draw(seed)
+        check_initialised(network)
+        check_output(network, example, len(classes))
+        check_shape(self.spec, example)
+        check_stored(network, self.architecture, example)
+        check_training(network, example)
+        artefact.specs(network.state_dict())  # what cannot be saved is not worth training
+        parts = [labels]
+        learned: Any
+        kept: Any
+        if held_out is None:
+            learned, kept = split_held_out(dataset, self.settings.held_out, derived_seed(seed, _SPLIT), labels)
+        else:
+            learned, kept = dataset, as_dataset(held_out)
+            check_finite(kept)
+            check_output(network, example_of(kept), len(classes))
+            parts.append(labels_of(kept))
+        check_classes(parts, len(classes))
+        found = "" if directory is None else fingerprint((learned, kept))
+        return Fold(learned, kept, example, classes, seed, directory, found)
+
+    def _recorded(self, fold: Fold, built: Built, calibration: Mapping[str, Any] | None = None) -> Record:
+        return Record(
+            method=self.method,
+            members=self.count,
+            classes=fold.classes,
+            input_shape=tuple(fold.example.shape[1:]),
+            combine=self.settings.combine,
+            network=self.spec,
+            form=built.form,
+            groups=built.groups,
+            channels=built.channels,
+            summary={"seed": fold.seed, **(calibration or {}), **_members_summary(built.trained)},
+        )
+
+    def _calibration(self, fold: Fold) -> dict[str, Any]:
+        """What the held-out examples say about how sure to be."""
+        pairs = [(self.logits(inputs), labels) for inputs, labels in loader(fold.held_out, 256, 0, shuffle=False)]
+        logits, labels = torch.cat([one for one, _ in pairs], dim=1), torch.cat([one for _, one in pairs])
+        return calibrate(logits.cpu(), labels.cpu().long(), self.settings.combine)
+
+
+def _flops(trained: Trained, fold: Fold) -> int:
+    """Of one training: every example forward and backward in every epoch."""
+    where = next(trained.network.parameters()).device
+    return round(sizes.training_flops(trained.network, fold.example.to(where)) * sized(fold.train) * trained.epochs_run)
+
+
+def _members_summary(trained: Sequence[Trained]) -> dict[str, Any]:
+    """What training came to; the file has room for one number of each member, up to some number of them."""
+    if len(trained) > MOST_SUMMARISED:
+        return {"held_out_accuracy": round(fmean(one.held_out_accuracy for one in trained), 4)}
+    return {
+        "best_epochs": [one.best_epoch for one in trained],
+        "held_out_accuracies": [round(one.held_out_accuracy, 4) for one in trained],
+    }
+
+
+def device() -> torch.device:
+    """Where fitting runs: a GPU if there is one."""
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def check_drawable(what: str, base: Base) -> None:
+    """Refuse one module where every member is drawn afresh.
+
+    Raises:
+        SettingsError: It is one; the message says what to give instead.
+    """
+    if isinstance(base, nn.Module):
+        raise SettingsError(
+            f"{what} draws each member afresh: give the class {type(base).__name__} or a function that makes the "
+            "network, not one network"
+        )
+
+
+def default_settings(base: Base) -> Settings:
+    """The default preset for a base network's family."""
+    return settings(Preset.DEFAULT, family(base.name) if isinstance(base, NetworkSpec) else Family.OTHER)
+
+
+def _count(members: object) -> int:
+    if not (hasattr(members, "__index__") and (count := operator.index(members)) >= 1):
+        raise SettingsError(f"members {members!r} must be a whole number of at least 1")
+    return count
+
+
+def _settings(given: object) -> Settings:
+    if not isinstance(given, Settings):
+        raise SettingsError(f"settings must be Settings, as presets.settings() makes them, not {given!r}")
+    return given
+
+
+def _architecture(base: Base) -> Architecture:
+    if isinstance(base, NetworkSpec):
+        return partial(build, base)  # which can be pickled
+    if isinstance(base, nn.Module):
+        return partial(copy.deepcopy, base)
+    if isinstance(base, Callable):  # type: ignore[arg-type]
+        return base
+    raise SettingsError(f"a network must be a module, its class or another factory, not {type(base).__name__}")

@@ -1,0 +1,1 @@
+"""What an ensemble will cost, before any training."""

@@ -1,0 +1,1 @@
+"""One module that answers, with its uncertainty."""

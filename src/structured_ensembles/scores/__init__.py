@@ -1,0 +1,1 @@
+"""From a frozen network to the channels that each member keeps: scale, search, rank, select."""

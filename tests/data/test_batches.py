@@ -1,0 +1,450 @@
+from __future__ import annotations
+
+import itertools
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch.utils.data import (
+    BatchSampler,
+    ConcatDataset,
+    DataLoader,
+    Dataset,
+    IterableDataset,
+    RandomSampler,
+    Sampler,
+    Subset,
+    SubsetRandomSampler,
+    TensorDataset,
+    WeightedRandomSampler,
+    default_collate,
+)
+
+from structured_ensembles.data.batches import as_dataset, check_finite, loader, repeats, set_epoch, split_held_out
+from structured_ensembles.data.labels import labels_of, sized
+from structured_ensembles.errors import DataError, SettingsError
+from structured_ensembles.prediction.uncertainty import require_finite
+from structured_ensembles.seeding import derived_seed
+
+
+def tensors(count=10, classes=3):
+    return TensorDataset(torch.arange(count, dtype=torch.float32).unsqueeze(1), torch.arange(count) % classes)
+
+
+class Plain(Dataset):
+    """A map-style dataset that knows nothing but its items."""
+
+    def __init__(self, items):
+        self.items = items
+
+    def __len__(self):
+        return len(self.items)
+
+    def __getitem__(self, index):
+        if index >= len(self.items):
+            raise IndexError(index)
+        return self.items[index]
+
+
+class Stream(IterableDataset):
+    def __iter__(self):
+        return ((torch.tensor([float(i)]), i % 2) for i in range(5))
+
+
+def seen(batches):
+    return [inputs.flatten().tolist() for inputs, _ in batches]
+
+
+# as_dataset
+
+
+def test_a_dataset_and_a_plain_loader_give_the_dataset_itself():
+    data = tensors()
+    for source in (data, DataLoader(data), DataLoader(data, batch_size=3, shuffle=True), loader(data, 3, 0)):
+        assert as_dataset(source) is data
+
+
+def test_a_loader_of_a_part_gives_that_part_only():
+    part = as_dataset(DataLoader(tensors(), batch_size=2, sampler=SubsetRandomSampler([1, 4, 7])))
+    assert sorted(float(part[i][0]) for i in range(len(part))) == [1, 4, 7]
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        Stream(),
+        DataLoader(Stream(), batch_size=2),
+        DataLoader(
+            Plain([(torch.tensor([float(i)]), i % 2) for i in range(5)]),
+            2,
+            collate_fn=lambda batch: tuple(default_collate(batch)),
+        ),
+        [
+            (torch.tensor([[0.0], [1.0], [2.0]]), torch.tensor([0, 1, 0])),
+            (torch.tensor([[3.0], [4.0]]), torch.tensor([1, 0])),
+        ],
+    ],
+)
+def test_anything_else_is_drawn_into_memory(source):
+    drawn = as_dataset(source)
+    assert isinstance(drawn, TensorDataset)
+    assert drawn.tensors[0].flatten().tolist() == [0, 1, 2, 3, 4]
+    assert labels_of(drawn).tolist() == [0, 1, 0, 1, 0]
+
+
+def test_a_collate_function_of_the_users_own_is_obeyed():
+    def doubled(examples):
+        inputs, labels = default_collate(examples)
+        return 2 * inputs, labels
+
+    drawn = as_dataset(DataLoader(tensors(4), batch_size=2, collate_fn=doubled))
+    assert drawn.tensors[0].flatten().tolist() == [0, 2, 4, 6]
+
+
+def test_drawing_leaves_the_global_generator_and_is_repeatable():
+    def draw():
+        return as_dataset(DataLoader(tensors(), batch_size=2, sampler=WeightedRandomSampler([1.0] * 10, 10))).tensors[0]
+
+    torch.manual_seed(5)
+    before = torch.get_rng_state()
+    first = draw()
+    assert torch.equal(torch.get_rng_state(), before)
+    torch.manual_seed(6)
+    assert torch.equal(draw(), first)
+
+
+@pytest.mark.parametrize(
+    ("source", "message"),
+    [
+        ([], "empty"),
+        ([torch.zeros(2, 3)], r"pair \(inputs, labels\)"),
+        ([(torch.zeros(2, 3), torch.zeros(3))], r"inputs \(2, 3\) and labels \(3,\)"),
+        ([(torch.zeros(3), 1)], "belong in a torch Dataset"),
+    ],
+)
+def test_what_is_no_batch_is_refused(source, message):
+    with pytest.raises(DataError, match=message):
+        as_dataset(source)
+
+
+# labels_of
+
+
+def test_labels_are_the_same_by_every_way():
+    data = tensors()
+    plain = Plain([data[i] for i in range(10)])
+    expected = [i % 3 for i in range(10)]
+    assert labels_of(data).tolist() == labels_of(plain).tolist() == expected
+    assert labels_of(Subset(data, [4, 2])).tolist() == labels_of(Subset(plain, [4, 2])).tolist() == [1, 2]
+    assert labels_of(ConcatDataset([data, Subset(data, [1])])).tolist() == [*expected, 1]
+    assert labels_of(data).dtype == torch.int64
+
+
+def test_stored_labels_are_used_only_when_they_are_the_items_labels():
+    items = Plain([(torch.zeros(1), 1), (torch.zeros(1), 0)])
+    items.targets = ["cat", "dog"]
+    assert labels_of(items).tolist() == [1, 0]
+    items.targets = [0, 1]
+    items.target_transform = lambda label: 1 - label
+    assert labels_of(items).tolist() == [1, 0]
+    items.target_transform = None
+    assert labels_of(items).tolist() == [1, 0]
+
+
+def test_stored_labels_save_most_of_the_reading():
+    class Counting(Plain):
+        read = 0
+
+        def __getitem__(self, index):
+            self.read += 1
+            return super().__getitem__(index)
+
+    items = Counting([(torch.zeros(1), i % 3) for i in range(100)])
+    items.targets = [i % 3 for i in range(100)]
+    assert labels_of(items).tolist() == items.targets
+    assert items.read < 20
+
+
+def test_what_is_no_number_and_what_has_no_length_is_refused():
+    with pytest.raises(DataError, match=r"label of example 1 is 'dog': number the classes 0 ... K-1"):
+        labels_of(Plain([(torch.zeros(1), 0), (torch.zeros(1), "dog")]))
+    with pytest.raises(DataError, match="no length: give Dataset a method __len__"):
+        labels_of(Dataset())
+
+
+def test_a_subclass_of_tensors_is_asked_for_its_items():
+    class Flipped(TensorDataset):
+        def __getitem__(self, index):
+            inputs, label = super().__getitem__(index)
+            return -inputs, 2 - label
+
+    data = Flipped(*tensors().tensors)
+    assert labels_of(data).tolist() == [2 - i % 3 for i in range(10)]
+    assert seen(loader(data, 4, 0, shuffle=False))[0] == [0, -1, -2, -3]
+
+
+@pytest.mark.parametrize(
+    ("labels", "message"),
+    [
+        (torch.tensor([0.0, 1.0]), "float32.*long"),
+        (torch.tensor([True, False]), "bool"),
+        (torch.tensor([0, -1]), "-1 at example 1"),
+        (torch.eye(2, dtype=torch.int64), r"shape \(2, 2\).*argmax"),
+    ],
+)
+def test_labels_that_are_no_classes_are_refused(labels, message):
+    with pytest.raises(DataError, match=message):
+        labels_of(TensorDataset(torch.zeros(2, 1), labels))
+
+
+def test_an_empty_dataset_is_refused():
+    for data in (TensorDataset(torch.zeros(0, 1), torch.zeros(0, dtype=torch.int64)), Plain([])):
+        with pytest.raises(DataError, match="empty"):
+            labels_of(data)
+    with pytest.raises(DataError, match=r"training set is a Stream.*as_dataset"):
+        sized(Stream(), "training set")
+
+
+# split_held_out
+
+
+@given(
+    counts=st.lists(st.integers(0, 20), min_size=1, max_size=6).filter(lambda c: max(c) >= 2),
+    share=st.floats(0.01, 0.99),
+    seed=st.integers(0, 2**31),
+)
+@settings(max_examples=60)
+def test_a_split_is_a_stratified_partition(counts, share, seed):
+    labels = torch.repeat_interleave(torch.arange(len(counts)), torch.tensor(counts))
+    data = TensorDataset(labels.unsqueeze(1).float(), labels)
+    train, held_out = split_held_out(data, share, seed)
+    assert sorted([*train.indices, *held_out.indices]) == list(range(len(labels)))
+    assert len(held_out) >= 1
+    kept_back = torch.bincount(labels_of(held_out), minlength=len(counts)).tolist()
+    for count, held in zip(counts, kept_back, strict=True):
+        assert count == held == 0 or held <= count - 1
+        assert held <= share * count + 1
+        assert held >= min(int(share * count), count - 1)
+    assert len(held_out) <= max(1, round(share * len(labels)))
+
+
+def test_small_classes_give_their_share_together():
+    data = tensors(count=40, classes=10)
+    _, held_out = split_held_out(data, 0.1, 0)
+    assert len(held_out) == 4
+
+
+def test_the_seed_decides_the_split():
+    data = tensors(30)
+    assert split_held_out(data, 0.2, 1)[1].indices == split_held_out(data, 0.2, 1)[1].indices
+    assert split_held_out(data, 0.2, 1)[1].indices != split_held_out(data, 0.2, 2)[1].indices
+
+
+@pytest.mark.parametrize("share", [0.0, 1.0, -0.1, 1.5, float("nan")])
+def test_a_share_outside_its_limits_is_refused(share):
+    with pytest.raises(SettingsError, match=r"outside \(0, 1\)"):
+        split_held_out(tensors(), share, 0)
+
+
+@pytest.mark.parametrize("count", [1, 3])
+def test_too_few_examples_are_refused(count):
+    with pytest.raises(DataError, match=f"{count} examples are too few"):
+        split_held_out(tensors(count, classes=3), 0.5, 0)
+
+
+# loader
+
+
+@given(count=st.integers(1, 30), size=st.integers(1, 12), seed=st.integers(0, 9), epoch=st.integers(0, 5))
+@settings(max_examples=60)
+def test_batches_are_a_permutation_without_a_last_one_of_one(count, size, seed, epoch):
+    batches = loader(tensors(count), size, seed)
+    set_epoch(batches, epoch)
+    drawn = seen(batches)
+    assert sorted(itertools.chain(*drawn)) == list(range(count))
+    assert len(drawn) == len(batches)
+    assert all(len(batch) == size for batch in drawn[:-1])
+    assert len(drawn[-1]) <= size + 1
+    assert len(drawn[-1]) > 1 or size == 1 or count == 1
+
+
+def test_the_order_is_a_function_of_seed_and_epoch_alone():
+    data = tensors(20)
+    batches = loader(data, 4, 3)
+    first, again = seen(batches), seen(batches)
+    set_epoch(batches, 1)
+    second = seen(batches)
+    assert first == again != second
+    late = loader(data, 4, 3)
+    set_epoch(late, 1)
+    assert seen(late) == second
+    assert seen(loader(data, 4, 4)) != first
+    assert seen(loader(data, 8, 3, shuffle=False))[0] == [0, 1, 2, 3, 4, 5, 6, 7]
+
+
+def test_the_loader_gives_what_collating_one_by_one_gives():
+    data = Subset(tensors(9), [8, 1, 5, 3])
+    fast = list(loader(data, 4, 0))
+    slow = list(loader(Plain([data[i] for i in range(4)]), 4, 0))
+    assert all(torch.equal(a, b) for a, b in zip(fast[0], slow[0], strict=True))
+
+
+def test_iterating_leaves_the_global_generator():
+    before = torch.get_rng_state()
+    list(loader(tensors(), 3, 0))
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+class Noisy(Plain):
+    def __getitem__(self, index):
+        return torch.rand(1), index % 2
+
+
+def test_workers_draw_the_same_numbers_for_the_same_epoch():
+    def epoch(number, warm):
+        batches = loader(Noisy(range(6)), 3, 0, num_workers=1)
+        for past in range(number if warm else 0):
+            set_epoch(batches, past)
+            list(batches)
+        set_epoch(batches, number)
+        return seen(batches)
+
+    assert epoch(1, warm=True) == epoch(1, warm=False) != epoch(0, warm=False)
+
+
+def test_lightning_tells_our_sampler_the_epoch():
+    from lightning.fabric.utilities.data import _set_sampler_epoch
+
+    ours, told = loader(tensors(), 3, 0), loader(tensors(), 3, 0)
+    set_epoch(ours, 2)
+    _set_sampler_epoch(told, 2)
+    assert seen(ours) == seen(told)
+
+
+def test_impossible_loaders_are_refused():
+    with pytest.raises(SettingsError, match="batch_size 0"):
+        loader(tensors(), 0, 0)
+    with pytest.raises(SettingsError, match="num_workers -1"):
+        loader(tensors(), 1, 0, num_workers=-1)
+    with pytest.raises(SettingsError, match="seed -1 is negative"):
+        loader(tensors(), 1, -1)
+    with pytest.raises(DataError, match="empty"):
+        loader(Plain([]), 1, 0)
+
+
+def test_derived_seeds_differ_along_every_path():
+    seeds = {derived_seed(seed, *path) for seed in range(20) for path in [(), (0,), (1,), (0, 1), (1, 0), (1, 1)]}
+    assert len(seeds) == 20 * 6
+    assert derived_seed(3, 1, 2) == derived_seed(3, 1, 2)
+
+
+class Twice(Sampler):
+    """Draws one example twice, and never ends."""
+
+    def __iter__(self):
+        return itertools.cycle([0, 1, 1])
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        ({"batch_size": 4}, False),
+        ({"batch_size": 4, "shuffle": True}, False),
+        ({"batch_size": 4, "sampler": SubsetRandomSampler([3, 1])}, False),
+        ({"batch_size": 4, "sampler": SubsetRandomSampler([3, 1, 3])}, True),
+        ({"batch_size": 4, "sampler": RandomSampler(range(10), replacement=True)}, True),
+        ({"batch_size": 4, "sampler": Twice()}, True),
+        ({"batch_sampler": BatchSampler(WeightedRandomSampler([1.0] * 10, 60), 4, False)}, True),
+        ({"batch_sampler": [[0, 1], [2, 3]]}, False),
+    ],
+)
+def test_loaders_that_draw_an_example_twice_are_known(options, expected):
+    data = TensorDataset(torch.rand(10, 2), torch.arange(10))
+    assert repeats(DataLoader(data, **options)) is expected
+
+
+def test_inputs_that_are_not_finite_are_named():
+    inputs = torch.zeros(4, 2, 2)
+    require_finite(inputs)
+    inputs[2, 1, 0], inputs[3, 0, 0] = torch.nan, torch.inf
+    with pytest.raises(DataError, match="2 of 4 inputs hold NaN or infinite values, the first is input 2"):
+        require_finite(inputs)
+    with pytest.raises(DataError, match="the inputs hold 1 NaN or infinite values, the first in example 1"):
+        check_finite(Subset(TensorDataset(inputs, torch.zeros(4)), [0, 3]))
+    check_finite(Subset(TensorDataset(inputs, torch.zeros(4)), [0, 1]))
+
+
+class Hundredfold(Subset):
+    """A part with a transform and labels of its own, as users write it after `random_split`."""
+
+    def __getitem__(self, index):
+        x, y = self.dataset[self.indices[index]]
+        return 100 * x, y + 7
+
+    def __getitems__(self, indices):
+        return [self[index] for index in indices]
+
+
+def test_a_subclass_of_subset_gives_its_own_examples():
+    part = Hundredfold(TensorDataset(torch.ones(6, 2), torch.zeros(6, dtype=torch.int64)), range(4))
+    for inputs, labels in loader(part, 2, 0):
+        assert (inputs == 100).all()
+        assert (labels == 7).all()
+    assert labels_of(part).tolist() == [7] * 4
+
+
+def small(examples: int = 40) -> TensorDataset:
+    return TensorDataset(torch.arange(examples * 2).view(examples, 2).float(), torch.arange(examples) % 2)
+
+
+def test_indices_of_a_subset_may_be_tensors() -> None:
+    chosen = torch.randperm(40, generator=torch.Generator().manual_seed(0))[:20]
+    expected = [(inputs.tolist(), labels.tolist()) for inputs, labels in loader(Subset(small(), chosen.tolist()), 7, 1)]
+    for data in (
+        Subset(small(), chosen),
+        as_dataset(DataLoader(small(), sampler=SubsetRandomSampler(chosen))),
+        Subset(Subset(small(), list(range(40))), chosen),
+    ):
+        check_finite(data)
+        assert [(inputs.tolist(), labels.tolist()) for inputs, labels in loader(data, 7, 1)] == expected
+        kept, held_out = split_held_out(data, 0.2, 0)
+        assert len(kept) + len(held_out) == 20
+
+
+class Stream(IterableDataset):
+    def __iter__(self):
+        return iter(small())
+
+
+def test_a_loader_may_be_over_anything_that_torch_takes() -> None:
+    listed = [(inputs, int(label)) for inputs, label in small()]
+    for source in (DataLoader(listed, batch_size=8), DataLoader(listed, batch_size=8, shuffle=True)):
+        assert not repeats(source)
+        (inputs, _), *_ = loader(as_dataset(source), 40, 0, shuffle=False)
+        assert torch.equal(inputs, small().tensors[0])
+    assert not repeats(DataLoader(Stream(), batch_size=8))
+    assert len(as_dataset(DataLoader(Stream(), batch_size=8))) == 40
+
+
+def test_repetitions_are_found_in_batches_and_subsets_too() -> None:
+    data = small()
+    twice = BatchSampler(RandomSampler(data, replacement=True, num_samples=60), 20, False)
+    once = BatchSampler(RandomSampler(data), 20, False)
+    assert repeats(DataLoader(data, sampler=twice, batch_size=None))
+    assert not repeats(DataLoader(data, sampler=once, batch_size=None))
+    assert repeats(DataLoader(data, sampler=[[0, 1], torch.tensor([2, 0])], batch_size=None))
+    assert repeats(Subset(data, [0, 0, 1]))
+    assert repeats(DataLoader(Subset(data, torch.tensor([0, 0, 1])), batch_size=2))
+    assert not repeats(Subset(data, [0, 1]))
+    assert not repeats(loader(data, 8, 0))
+
+
+def test_of_many_small_classes_chance_decides_which_are_held_out() -> None:
+    labels = torch.arange(500) % 100
+    data = TensorDataset(torch.zeros(500, 1), labels)
+    found = [{int(labels[i]) for i in split_held_out(data, 0.1, seed)[1].indices} for seed in range(3)]
+    assert [len(classes) for classes in found] == [50, 50, 50]
+    assert found[0] != found[1] != found[2]
+    assert all(max(classes) >= 90 for classes in found)
+    assert split_held_out(data, 0.1, 0)[1].indices == split_held_out(data, 0.1, 0, labels)[1].indices

@@ -1,0 +1,408 @@
+"""Packed-Ensembles and Masksembles against obvious loops and against the library's own networks."""
+
+from __future__ import annotations
+
+import copy
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor, nn
+
+from structured_ensembles.errors import NetworkError, SettingsError
+from structured_ensembles.implicit import torch_uncertainty
+from structured_ensembles.implicit.torch_uncertainty import check_independent, masksembles, packed
+from structured_ensembles.networks import NetworkSpec, build, resnet20
+
+pytest.importorskip("torch_uncertainty", exc_type=ImportError)
+
+SHAPE = (3, 16, 16)
+ARCHITECTURES = ("mlp", "lenet5", "small_cnn", "small_vgg", "resnet20")
+
+
+def network_of(name: str, **arguments: str) -> nn.Module:
+    return build(NetworkSpec(name, SHAPE, 10, arguments, mean=(0.5,) * 3, std=(0.25,) * 3))
+
+
+def images(batch: int, seed: int = 0) -> Tensor:
+    return torch.rand(batch, *SHAPE, generator=torch.Generator().manual_seed(seed))
+
+
+def parameters(network: nn.Module) -> int:
+    return sum(parameter.numel() for parameter in network.parameters())
+
+
+def shift_statistics(network: nn.Module) -> None:
+    """Running statistics that differ by channel, as after training."""
+    for module in network.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.running_mean.normal_()
+            module.running_var.uniform_(0.5, 2)
+            nn.init.uniform_(module.weight, 0.5, 2)
+            nn.init.normal_(module.bias)
+
+
+# --- Packed-Ensembles -----------------------------------------------------------------------------------------------
+
+
+def plain(width: int, inner: int) -> nn.Sequential:
+    """A network with every kind of thing that packing must get right, ``width`` channels and ``inner`` features."""
+    return nn.Sequential(
+        *[nn.Conv2d(3, width, 3, padding=1, bias=False), nn.BatchNorm2d(width, eps=1e-3), nn.ReLU()],
+        *[nn.Conv2d(width, 2 * width, 3, stride=2, padding=1, bias=True), nn.GELU(), nn.MaxPool2d(2), nn.Flatten()],
+        *[nn.Linear(2 * width * 16, inner), nn.Tanh(), nn.Linear(inner, 10, bias=False)],
+    )
+
+
+@settings(max_examples=8)
+@given(members=st.integers(1, 4), width=st.integers(1, 3), inner=st.integers(1, 4), seed=st.integers(0, 9))
+def test_packed_is_a_loop_over_narrow_networks(members: int, width: int, inner: int, seed: int) -> None:
+    alpha = 1.5  # the plain network has M / alpha times a member's channels: choose it so that they come out whole
+    wide = plain(2 * members * width, 2 * members * inner)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        shared = packed(wide, members, alpha=alpha)
+        shift_statistics(shared)
+    narrow = plain(3 * width, 3 * inner).eval()
+    expected = []
+    for member in range(members):
+        for name, mine in narrow.state_dict().items():
+            layer = shared.network.get_submodule(name.rpartition(".")[0])
+            value = getattr(getattr(layer, "conv", layer), name.rpartition(".")[2])
+            # A PackedLinear holds (groups, C_out, C_in): everything else has its members in the first dimension.
+            rows = value.flatten(0, 1) if value.dim() == 3 else value
+            mine.copy_(rows if rows.dim() == 0 else rows.detach().chunk(members)[member])
+        expected.append(narrow(images(3)))
+    torch.testing.assert_close(shared.eval()(images(3)), torch.stack(expected), rtol=1e-4, atol=1e-5)
+
+
+def test_packed_has_the_parameters_of_the_librarys_network() -> None:
+    from torch_uncertainty.models.classification import packed_resnet
+
+    theirs = packed_resnet(
+        in_channels=3, num_classes=10, arch=20, num_estimators=4, alpha=2, gamma=1, conv_bias=False, style="cifar"
+    )
+    ours = packed(resnet20((3, 32, 32), 10, shortcut="project"), 4, alpha=2)
+    assert parameters(ours) == parameters(theirs) == 275_144
+
+    def shapes(network: nn.Module) -> list[tuple[int, ...]]:
+        return sorted(tuple(parameter.shape) for parameter in network.parameters())
+
+    assert shapes(ours) == shapes(theirs)
+
+
+@pytest.mark.parametrize("name", ARCHITECTURES)
+@pytest.mark.parametrize(("members", "alpha", "gamma"), [(4, 2.0, 1), (3, 1.3, 1), (2, 2.0, 2), (1, 1.0, 1)])
+def test_packed_members_are_independent(name: str, members: int, alpha: float, gamma: int) -> None:
+    torch.manual_seed(0)
+    shared = packed(network_of(name), members, alpha=alpha, gamma=gamma)
+    assert shared.train()(images(3)).shape == (members, 3, 10)
+    check_independent(shared, images(2))
+    # The same for all of training: the gradient of member 0's logits stays in member 0's part of every tensor.
+    shared.zero_grad()
+    shared.eval()(images(2))[0].square().sum().backward()
+    for label, parameter in shared.named_parameters():
+        rows = parameter.grad.flatten(0, 1) if parameter.dim() == 3 else parameter.grad
+        mine, *others = rows.chunk(members)
+        assert mine.any(), label
+        assert not any(other.any() for other in others), label
+
+
+def test_check_independent_finds_a_mixture() -> None:
+    shared = packed(network_of("small_cnn"), 2, alpha=2)
+    shared.network.network[0].register_forward_hook(lambda *given: given[-1].flip(1) + given[-1])
+    with pytest.raises(NetworkError, match="not independent"):
+        check_independent(shared, images(2))
+
+
+def test_one_member_of_the_full_width_is_the_plain_network() -> None:
+    assert parameters(packed(network_of("resnet20"), 1, alpha=1)) == parameters(network_of("resnet20"))
+
+
+@pytest.mark.parametrize("name", ["mlp", "vgg11"])
+def test_packed_weights_start_as_those_of_the_registry(name: str) -> None:
+    torch.manual_seed(0)
+    shared = packed(network_of(name), 4, alpha=2)
+    checked = 0
+    for label, parameter in shared.named_parameters():
+        if label.endswith("bias"):
+            assert not parameter.any()
+        elif parameter.dim() > 2 and parameter.numel() > 5000:
+            fan_in = parameter.shape[-1] if parameter.dim() == 3 else parameter[0].numel()
+            assert parameter.std().item() == pytest.approx((2 / fan_in) ** 0.5, rel=0.05), label
+            checked += 1
+    assert checked >= 2
+
+
+def test_packed_weights_start_as_those_of_a_users_own_network() -> None:
+    """PyTorch's own scheme: uniform, of a width that falls with the root of the inputs, biases included."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        own = nn.Sequential(nn.Conv2d(3, 64, 3), nn.BatchNorm2d(64), nn.ReLU(), nn.Conv2d(64, 64, 3), nn.Flatten())
+        own.append(nn.Linear(64 * 12 * 12, 10))
+        nn.init.constant_(own[1].weight, 0.25)
+        shared = packed(own, 4, alpha=2)
+    for layer, fan_in in (("0", 27), ("3", 32 * 9)):
+        found = shared.network.get_submodule(layer).conv
+        for values in (found.weight, found.bias):
+            assert values.abs().max() <= fan_in**-0.5 * (1 + 1e-5)
+            assert values.std().item() == pytest.approx((3 * fan_in) ** -0.5, rel=0.25)
+    assert (shared.network.get_submodule("1").weight == 0.25).all()
+
+
+def test_packed_keeps_the_biases_of_the_convolutions() -> None:
+    kept = [name for name, _ in network_of("lenet5").named_parameters() if name.endswith("bias")]
+    assert len(kept) == len([n for n, _ in packed(network_of("lenet5"), 2, alpha=1).named_parameters() if "bias" in n])
+    shared = packed(network_of("resnet20"), 2, alpha=1)
+    assert not [name for name, _ in shared.named_parameters() if name.endswith("conv.bias")]
+
+
+class Functional(nn.Module):
+    """Two convolutions with something between them."""
+
+    def __init__(self, between: object) -> None:
+        super().__init__()
+        self.between = between
+        self.conv1, self.conv2 = nn.Conv2d(3, 8, 3), nn.Conv2d(8, 8, 3, padding=1)
+        self.scale = nn.Parameter(torch.ones(8, 1, 1))
+        self.head = nn.Linear(8, 10)
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        return self.head(self.between(self, self.conv1(inputs)).mean((2, 3)))
+
+
+REFUSED = {
+    "grouped": (lambda: nn.Sequential(nn.Conv2d(3, 8, 1), nn.Conv2d(8, 8, 3, groups=8)), r"'1' \(Conv2d\).*8 groups"),
+    "layernorm": (lambda: nn.Sequential(nn.Linear(8, 8), nn.LayerNorm(8), nn.Linear(8, 2)), r"'1' \(LayerNorm\).*mix"),
+    "groupnorm": (lambda: nn.Sequential(nn.Conv2d(3, 8, 1), nn.GroupNorm(2, 8)), r"'1' \(GroupNorm\).*does not|mix"),
+    "softmax": (lambda: nn.Sequential(nn.Linear(8, 8), nn.Softmax(1), nn.Linear(8, 2)), r"'1' \(Softmax\).*mix"),
+    "prelu": (lambda: nn.Sequential(nn.Linear(8, 8), nn.PReLU(), nn.Linear(8, 2)), r"'1' \(PReLU\)"),
+    "pad": (lambda: network_of("resnet20", shortcut="pad"), r"'network.blocks.3.shortcut' cannot be packed"),
+    "input norm": (lambda: nn.Sequential(nn.BatchNorm2d(3), nn.Conv2d(3, 8, 1)), r"'0' \(BatchNorm2d\).*the input"),
+    "input weights": (lambda: nn.Sequential(nn.LayerNorm(8), nn.Linear(8, 2)), r"'0' \(LayerNorm\).*share"),
+    "norm of logits": (lambda: nn.Sequential(nn.Linear(8, 8), nn.BatchNorm1d(8)), r"'1' \(BatchNorm1d\).*logits"),
+    "inner flatten": (lambda: nn.Sequential(nn.Conv2d(3, 8, 1), nn.Flatten(2), nn.Linear(8, 2)), r"'1' \(Flatten\)"),
+    "width": (lambda: nn.Sequential(nn.Conv2d(3, 8, 1), nn.ReLU(), nn.Linear(8, 2)), r"'2' \(Linear\).*dimension"),
+    "late flatten": (lambda: nn.Sequential(nn.Linear(8, 8), nn.Flatten(), nn.Linear(8, 2)), r"'1' \(Flatten\)"),
+    "permute": (lambda: Functional(lambda net, x: net.conv2(x.transpose(2, 1).transpose(1, 2))), "'transpose' in the"),
+    "cat": (lambda: Functional(lambda net, x: torch.cat([x, net.conv2(x)], 1)), "'cat' in the network"),
+    "channel mean": (
+        lambda: Functional(lambda net, x: net.conv2(x) - x.mean(1, keepdim=True)),
+        "'mean' in the network",
+    ),
+    "shift": (lambda: Functional(lambda net, x: net.conv2(x.roll(1, 1))), "'roll' in the network"),
+    "parameter": (lambda: Functional(lambda net, x: net.conv2(x) * net.scale), "'scale' in the network.*share"),
+    "reuse": (lambda: Functional(lambda net, x: net.conv2(net.conv2(x))), r"'conv2' \(Conv2d\).*twice"),
+    "control flow": (lambda: Functional(lambda net, x: net.conv2(x) if x.sum() > 0 else x), "Functional.*traced"),
+    "no layer": (lambda: nn.Sequential(nn.Flatten()), "does not come from a layer"),
+}
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_packed_refuses_what_would_mix_members_and_leaves_the_network_alone(case: str) -> None:
+    make, message = REFUSED[case]
+    network = make()
+    before = [type(module) for module in network.modules()]
+    with pytest.raises(NetworkError, match=message):
+        packed(network, 2, alpha=1)
+    assert [type(module) for module in network.modules()] == before
+
+
+def test_packed_takes_functions_that_keep_channels_apart() -> None:
+    shared = packed(Functional(lambda net, x: torch.relu(net.conv2(x)) * x.mean((2, 3), keepdim=True) + 1), 2, alpha=1)
+    check_independent(shared, images(2))
+
+
+def test_packed_takes_networks_of_torchvision() -> None:
+    models = pytest.importorskip("torchvision.models")
+    for name in ("resnet18", "resnet50"):
+        check_independent(packed(models.get_model(name, num_classes=10), 4, alpha=1), images(1))
+    with pytest.raises(NetworkError, match=r"features\.1\.conv\.0\.0.*32 groups"):
+        packed(models.mobilenet_v2(num_classes=10), 2, alpha=1)
+
+
+def test_packed_limits() -> None:
+    for arguments, message in (
+        ({"members": 0, "alpha": 1}, "members must be"),
+        ({"members": 2, "alpha": 0}, "alpha must be a number"),
+        ({"members": 2, "alpha": 9}, "alpha must be a number from 0.001 to 8, not 9"),
+        ({"members": 2, "alpha": float("nan")}, "alpha must be a number"),
+        ({"members": 2, "alpha": 1, "gamma": 0}, "gamma must be a whole number"),
+    ):
+        with pytest.raises(SettingsError, match=message):
+            packed(network_of("mlp"), **arguments)
+
+
+# --- Masksembles ----------------------------------------------------------------------------------------------------
+
+
+def layers() -> nn.Sequential:
+    return nn.Sequential(
+        *[
+            nn.Conv2d(3, 12, 3, padding=1),
+            nn.ReLU(),
+            nn.Conv2d(12, 16, 3, stride=4, padding=1),
+            nn.ReLU(),
+            nn.Flatten(),
+        ],
+        *[nn.Linear(256, 20), nn.ReLU(), nn.Linear(20, 10)],
+    )
+
+
+def masked_by_hand(network: nn.Module, masks: dict[str, Tensor], member: int, inputs: Tensor) -> Tensor:
+    for name, module in network.named_children():
+        if name in masks:
+            mask = masks[name][member].float()
+            inputs = inputs * (mask.view(-1, 1, 1) if inputs.dim() == 4 else mask)
+        inputs = module(inputs)
+    return inputs
+
+
+def masks_of(shared: nn.Module) -> dict[str, Tensor]:
+    return {name.split(".")[1]: mask for name, mask in shared.named_buffers() if name.endswith("masks")}
+
+
+@settings(max_examples=10)
+@given(members=st.integers(1, 5), batch=st.integers(1, 7), scale=st.sampled_from([1.5, 2.0, 3.0]))
+def test_masksembles_is_a_loop_over_masks(members: int, batch: int, scale: float) -> None:
+    network = layers()
+    shared = masksembles(copy.deepcopy(network), members, scale=scale)
+    masks = masks_of(shared)
+    assert list(masks) == ["2", "5", "7"]
+    inputs = images(batch)
+    expected = torch.stack([masked_by_hand(network, masks, member, inputs) for member in range(members)])
+    torch.testing.assert_close(shared.eval()(inputs), expected)
+    runs = [row * members // batch for row in range(batch)]
+    sizes = [runs.count(member) for member in range(members)]
+    assert max(sizes) - min(sizes) <= 1
+    trained = torch.stack([expected[member, row] for row, member in enumerate(runs)])
+    torch.testing.assert_close(shared.train()(inputs), trained)
+
+
+@pytest.mark.parametrize("name", ARCHITECTURES)
+@pytest.mark.parametrize("batch", [1, 2, 5])
+def test_masksembles_shapes_weights_and_members(name: str, batch: int) -> None:
+    torch.manual_seed(0)
+    network = network_of(name)
+    before = copy.deepcopy(network.state_dict())
+    shared = masksembles(network, 4)
+    assert shared.train()(images(batch)).shape == (batch, 10)
+    answers = shared.eval()(images(batch))
+    assert answers.shape == (4, batch, 10)
+    assert not torch.equal(answers[0], answers[1])
+    torch.testing.assert_close(answers[:, :1], shared(images(batch)[:1]), rtol=1e-4, atol=1e-4)
+    shared = masksembles(network_of(name), 4)
+    weights = {
+        key.removeprefix("network.").replace(".layer.", "."): value for key, value in shared.state_dict().items()
+    }
+    assert set(before) == {key for key in weights if not key.endswith("masks")}
+    assert parameters(shared) == parameters(network_of(name))
+
+
+def test_masksembles_keeps_the_weights() -> None:
+    network = network_of("resnet20")
+    before = [parameter.clone() for parameter in network.parameters()]
+    for parameter, kept in zip(masksembles(network, 4).parameters(), before, strict=True):
+        assert torch.equal(parameter, kept)
+
+
+def test_masks_are_bytes_and_as_many_as_the_librarys() -> None:
+    from torch_uncertainty.models.classification import masked_resnet
+
+    theirs = masked_resnet(
+        in_channels=3, num_classes=10, arch=20, num_estimators=4, scale=2.0, conv_bias=False, style="cifar"
+    )
+    shared = masksembles(resnet20((3, 32, 32), 10), 4)
+    masks = [buffer for name, buffer in shared.named_buffers() if name.endswith("masks")]
+    assert all(mask.dtype == torch.bool for mask in masks)
+
+    def shapes(tensors: list[Tensor]) -> list[tuple[int, ...]]:
+        return sorted(tuple(tensor.shape) for tensor in tensors)
+
+    assert shapes(masks) == shapes([parameter for name, parameter in theirs.named_parameters() if "mask" in name])
+    assert shared.half().eval()(torch.rand(1, 3, 32, 32).half()).dtype == torch.float16
+
+
+def test_masks_hold_equally_many_channels_and_cover_all() -> None:
+    for mask in masks_of(masksembles(layers(), 4)).values():
+        assert len(mask.sum(1).unique()) == 1
+        assert mask.any(0).all()
+        assert not torch.equal(mask[0], mask[1])
+
+
+def test_masksembles_limits() -> None:
+    with pytest.raises(SettingsError, match=r"scale must be a number from 1\.1 to 6, not 7"):
+        masksembles(layers(), 4, scale=7)
+    with pytest.raises(SettingsError, match="members must be"):
+        masksembles(layers(), 0)
+    with pytest.raises(NetworkError, match="none but the first has 10 input channels or more"):
+        masksembles(nn.Sequential(nn.Linear(20, 8), nn.ReLU(), nn.Linear(8, 10)), 4)
+    with pytest.raises(NetworkError, match=r"'0' \(TransformerEncoderLayer\) reads the weights"):
+        masksembles(nn.Sequential(nn.TransformerEncoderLayer(16, 2, 32)), 4)
+
+
+def test_an_endless_search_for_masks_is_stopped(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch_uncertainty, "MOST_DRAWS", 3)
+    with pytest.raises(NetworkError, match="no 4 masks of scale 2 were found for the 12 input channels of Conv2d"):
+        masksembles(layers(), 4)
+    from torch_uncertainty.layers import masksembles as library
+
+    assert library.np is np
+
+
+def test_masksembles_needs_logits() -> None:
+    shared = masksembles(nn.Sequential(nn.Conv2d(3, 16, 3), nn.Conv2d(16, 10, 3)), 2)
+    with pytest.raises(NetworkError, match=r"must be logits \(B, K\) = \(6, K\), but is \(6, 10, 12, 12\)"):
+        shared.eval()(images(3))
+
+
+# --- both -----------------------------------------------------------------------------------------------------------
+
+FORMS = {"packed": lambda network: packed(network, 4, alpha=2), "masksembles": lambda network: masksembles(network, 4)}
+
+
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("name", ["lenet5", "resnet20"])
+def test_seed_state_and_copies(form: str, name: str) -> None:
+    def drawn(seed: int) -> nn.Module:
+        torch.manual_seed(seed)
+        np.random.seed(seed + 1)  # noqa: NPY002 (must not matter)
+        return FORMS[form](network_of(name)).eval()
+
+    network, again, other = drawn(0), drawn(0), drawn(1)
+    expected = network(images(2))
+    assert torch.equal(again(images(2)), expected)
+    assert not torch.equal(other(images(2)), expected)
+    state = network.state_dict()
+    assert all(value.layout == torch.strided and value.dtype != torch.float64 for value in state.values())
+    other.load_state_dict(state)
+    assert torch.equal(other(images(2)), expected)
+    assert torch.equal(copy.deepcopy(network)(images(2)), expected)
+    assert copy.deepcopy(network).to("meta")(images(2).to("meta")).shape == (4, 2, 10)
+    with torch.device("meta"):
+        assert FORMS[form](network_of(name)).eval()(images(2).to("meta")).shape == (4, 2, 10)
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_numpys_generator_is_left_alone_and_the_mode_is_kept(form: str) -> None:
+    before = np.random.get_state()[1].copy()  # noqa: NPY002
+    network = FORMS[form](network_of("small_cnn").eval())
+    assert np.array_equal(before, np.random.get_state()[1])  # noqa: NPY002
+    assert not any(module.training for module in network.modules())
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_a_missing_library_is_an_error_with_its_remedy(form: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("packed", "masksembles"):
+        monkeypatch.setitem(sys.modules, f"torch_uncertainty.layers.{name}", None)
+    with pytest.raises(SettingsError, match=r"need a package: pip install 'structured-ensembles\[compare\]'"):
+        FORMS[form](network_of("mlp"))
+
+
+def test_importing_the_module_does_not_import_the_library() -> None:
+    code = "import sys, structured_ensembles.implicit.torch_uncertainty; sys.exit('torch_uncertainty' in sys.modules)"
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=120)  # noqa: S603
