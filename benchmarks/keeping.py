@@ -7,7 +7,7 @@ import re
 from typing import TYPE_CHECKING, TypeVar
 
 from structured_ensembles.errors import SettingsError
-from structured_ensembles.execution.local import Cell, Outcome
+from structured_ensembles.experiments.grids import Cell, Outcome
 from structured_ensembles.files.whole import write_whole
 
 if TYPE_CHECKING:

@@ -25,9 +25,9 @@ def rank_batches(count: int, reduce: str) -> float:
     from structured_ensembles import networks
     from structured_ensembles.channels import topology
     from structured_ensembles.data.batches import loader
+    from structured_ensembles.options.choices import Placement, Reduce
     from structured_ensembles.progress import quiet
-    from structured_ensembles.scores.ranking import Reduce, rank
-    from structured_ensembles.types import Placement
+    from structured_ensembles.scores.ranking import rank
 
     torch.manual_seed(0)
     torch.set_num_threads(1)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import statistics
 import time
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 import torch
 from torch.nn.functional import cross_entropy
@@ -18,11 +19,14 @@ from torch.utils.data import TensorDataset
 from structured_ensembles import networks
 from structured_ensembles.channels import topology
 from structured_ensembles.data.batches import loader
+from structured_ensembles.options.choices import Placement
 from structured_ensembles.progress import quiet
 from structured_ensembles.scores.ranking import rank
 from structured_ensembles.scores.scaling import frozen, scaled
 from structured_ensembles.scores.search import forward_members
-from structured_ensembles.types import Importance, Placement, Scores, Topology
+
+if TYPE_CHECKING:
+    from structured_ensembles.types import Importance, Scores, Topology
 
 SHAPE, MEMBERS, BATCH, BATCHES, ROUNDS = (3, 32, 32), 3, 16, 2, 3
 

@@ -25,13 +25,13 @@ import blocks
 import keeping
 import streams
 from structured_ensembles.data import sources
-from structured_ensembles.data.augmentation import Augmentation
 from structured_ensembles.experiments.comparison import ARMS, Grid, carry_out, cells, results
 from structured_ensembles.experiments.comparison.pictures import cost_front
 from structured_ensembles.experiments.comparison.records import Result, from_json, to_json
 from structured_ensembles.experiments.comparison.tables import markdown
 from structured_ensembles.experiments.run import Plan
 from structured_ensembles.networks import family
+from structured_ensembles.options.choices import Augmentation
 from structured_ensembles.options.presets import settings
 
 INTRODUCTION = """# Results

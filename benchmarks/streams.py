@@ -12,8 +12,9 @@ from structured_ensembles.continual.results.records import from_json, to_json, v
 from structured_ensembles.continual.results.tables import markdown
 from structured_ensembles.continual.strategies import STRATEGIES, SingleTask
 from structured_ensembles.experiments import streams
-from structured_ensembles.experiments.streams import StreamGrid, StreamKind, StreamPlan
-from structured_ensembles.options.streams import Capacity, settings
+from structured_ensembles.experiments.streams import StreamGrid, StreamPlan
+from structured_ensembles.options.choices import Capacity, StreamKind
+from structured_ensembles.options.streams import settings
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -10,9 +10,11 @@ if TYPE_CHECKING:
     from structured_ensembles.methods import DeepEnsemble, SingleNetwork
     from structured_ensembles.methods.structured import StructuredEnsemble
     from structured_ensembles.networks import NetworkSpec
-    from structured_ensembles.options.presets import Preset, Settings, settings
+    from structured_ensembles.options.budget import Budget
+    from structured_ensembles.options.choices import Preset
+    from structured_ensembles.options.ensemble import Settings
+    from structured_ensembles.options.presets import settings
     from structured_ensembles.prediction.ensemble import Ensemble
-    from structured_ensembles.sizes import Budget
     from structured_ensembles.types import Prediction
 
 __all__ = [

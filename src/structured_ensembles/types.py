@@ -5,22 +5,18 @@ Shapes: M members, B batch, C channels of one group, K classes.
 
 from __future__ import annotations
 
-import operator
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, fields
-from enum import Enum
-from numbers import Real
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
 import torch
 from torch import Tensor, nn
 
-from structured_ensembles.errors import SettingsError, unknown
+from structured_ensembles.options.choices import Choice, Placement
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from _typeshed import DataclassInstance
     from typing_extensions import Self
 
 Architecture: TypeAlias = Callable[[], nn.Module]
@@ -34,67 +30,6 @@ Importance: TypeAlias = Mapping[str, Tensor]
 
 Channels: TypeAlias = Mapping[str, Tensor]
 """By group name, the sorted indices of the channels that ONE member keeps: int64."""
-
-
-class Choice(str, Enum):
-    """Base of the choices: a member is its own string, so that YAML and command lines can name it."""
-
-    def __str__(self) -> str:
-        return str(self.value)
-
-    @classmethod
-    def named(cls, name: str) -> Self:
-        """The choice of a name; a choice itself comes back.
-
-        Raises:
-            SettingsError: There is none; the nearest name is proposed.
-        """
-        known = {str(choice): choice for choice in cls}
-        if str(name) not in known:
-            raise unknown(cls.__name__.lower(), str(name), known)
-        return known[str(name)]
-
-
-def check_numbers(settings: DataclassInstance) -> None:
-    """Refuse what is no number in a field of a frozen dataclass that is declared ``int`` or ``float``, None apart.
-
-    Whole numbers of other libraries, such as NumPy's, become Python's.
-
-    Raises:
-        SettingsError: Naming every such field.
-    """
-    problems = []
-    for one in fields(settings):
-        value, kind = getattr(settings, one.name), str(one.type).removesuffix(" | None")
-        if value is None and kind != one.type:
-            continue
-        if kind == "float" and not isinstance(value, Real):
-            problems.append(f"{one.name} {value!r} must be a number")
-        if kind == "int":
-            try:
-                object.__setattr__(settings, one.name, operator.index(value))
-            except TypeError:
-                problems.append(f"{one.name} {value!r} must be a whole number")
-    if problems:
-        raise SettingsError("; ".join(problems))
-
-
-class Scope(Choice):
-    """Which channels may be scaled."""
-
-    PRIVATE = "private"
-    """Output channels of a single layer, which nothing ties to another layer's (published)."""
-    COUPLED = "coupled"
-    """Also channels tied by an addition, a concatenation or a grouped convolution: they share one score."""
-
-
-class Placement(Choice):
-    """Where a channel is multiplied by its scale factor."""
-
-    AFTER_NORM = "after_norm"
-    """After the normalisation that follows the layer: at zero the channel is off."""
-    BEFORE_NORM = "before_norm"
-    """On the layer's own output (published)."""
 
 
 class Side(Choice):
@@ -165,15 +100,6 @@ class Topology:
     def whole(self) -> Channels:
         """The channels of a member that keeps everything."""
         return {group.name: torch.arange(group.channels) for group in self.groups}
-
-
-class Combine(Choice):
-    """How the members' outputs become one prediction."""
-
-    PROBABILITIES = "probabilities"
-    """Mean of the members' probabilities: the mixture."""
-    LOGITS = "logits"
-    """Softmax of the members' mean logits (published)."""
 
 
 @dataclass(frozen=True)

@@ -11,10 +11,12 @@ from structured_ensembles import networks
 from structured_ensembles.artefact import file as artefact
 from structured_ensembles.artefact.file import Record
 from structured_ensembles.channels import topology
-from structured_ensembles.channels.extraction import draw, extract
+from structured_ensembles.channels.extraction import extract
 from structured_ensembles.errors import ArtefactError
 from structured_ensembles.networks import NetworkSpec
-from structured_ensembles.types import Combine, Cut, Group, Side
+from structured_ensembles.networks.modules import draw
+from structured_ensembles.options.choices import Combine
+from structured_ensembles.types import Cut, Group, Side
 
 DTYPES = [torch.float64, torch.float32, torch.float16, torch.bfloat16, torch.int64, torch.int32, torch.int16]
 DTYPES += [torch.int8, torch.uint8, torch.bool]

@@ -17,7 +17,7 @@ from safetensors import safe_open
 from structured_ensembles.artefact import file as artefact
 from structured_ensembles.artefact.file import Record, TensorSpec
 from structured_ensembles.errors import ArtefactError
-from structured_ensembles.types import Combine
+from structured_ensembles.options.choices import Combine
 
 from .conftest import (
     DTYPES,

@@ -8,7 +8,8 @@ from hypothesis import strategies as st
 from torch import nn
 
 from structured_ensembles.channels import topology
-from structured_ensembles.channels.extraction import compose, draw, extract, skeleton
+from structured_ensembles.channels.extraction import compose, extract
+from structured_ensembles.networks.modules import draw, skeleton
 
 INPUTS = torch.randn(2, 3, 4, 4, generator=torch.Generator().manual_seed(0))
 

@@ -10,7 +10,8 @@ from torch import nn
 
 from structured_ensembles import networks
 from structured_ensembles.channels import surgery, topology
-from structured_ensembles.types import Cut, Placement, Scope, Side
+from structured_ensembles.options.choices import Placement, Scope
+from structured_ensembles.types import Cut, Side
 
 IMAGES = torch.randn(2, 3, 4, 4, generator=torch.Generator().manual_seed(0))
 

@@ -16,7 +16,7 @@ from torch.nn.utils import parametrizations, spectral_norm, weight_norm
 from structured_ensembles import networks
 from structured_ensembles.channels import topology
 from structured_ensembles.errors import NetworkError
-from structured_ensembles.types import Scope
+from structured_ensembles.options.choices import Scope
 
 IMAGES = torch.randn(2, 3, 4, 4, generator=torch.Generator().manual_seed(0))
 FEATURES = torch.randn(2, 8, generator=torch.Generator().manual_seed(0))

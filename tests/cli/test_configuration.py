@@ -8,7 +8,7 @@ from structured_ensembles.cli import configuration
 from structured_ensembles.cli.kinds import Number, OneOf, OrNone, Switch, Whole
 from structured_ensembles.cli.options import OPTIONS
 from structured_ensembles.errors import SettingsError
-from structured_ensembles.types import Scope
+from structured_ensembles.options.choices import Scope
 
 SHARES = {"keep", "held_out", "shrink_keep", "momentum", "gamma"}
 

@@ -9,9 +9,10 @@ from structured_ensembles.cli.configuration import resolved
 from structured_ensembles.cli.kinds import NONE, OneOf, OrNone, Pair
 from structured_ensembles.cli.options import OPTIONS
 from structured_ensembles.experiments.run import Plan
-from structured_ensembles.options.presets import Preset, Settings, settings
+from structured_ensembles.options.choices import Choice, Preset
+from structured_ensembles.options.ensemble import Settings
+from structured_ensembles.options.presets import settings
 from structured_ensembles.scores import diversity
-from structured_ensembles.types import Choice
 
 
 def leaves(value, prefix=""):

@@ -13,11 +13,8 @@ from structured_ensembles.cli.kinds import NONE, OneOf, OrNone
 from structured_ensembles.cli.stream_options import STREAM_OPTIONS, STREAM_SECTIONS
 from structured_ensembles.continual.strategies import STRATEGIES
 from structured_ensembles.errors import SettingsError
-from structured_ensembles.experiments.streams import StreamKind
-from structured_ensembles.options.presets import Preset
+from structured_ensembles.options.choices import Choice, Preset, Rule, StreamKind
 from structured_ensembles.options.streams import ContinualSettings
-from structured_ensembles.scores.selection import Rule
-from structured_ensembles.types import Choice
 
 WITHOUT = {"tasks", "training.log", "search.diversity"}
 """Settings that a stream itself decides, and one that needs several members."""

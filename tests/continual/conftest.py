@@ -13,9 +13,10 @@ from structured_ensembles.continual.learner.memory import Memory
 from structured_ensembles.continual.learner.tasks import Task
 from structured_ensembles.continual.streams.protocol import Step, StreamResult
 from structured_ensembles.data.sources import Split
+from structured_ensembles.options.choices import Optimiser
+from structured_ensembles.options.search import SearchSettings
 from structured_ensembles.options.streams import ContinualSettings
-from structured_ensembles.scores.search import SearchSettings
-from structured_ensembles.training.limits import Optimiser, TrainingSettings
+from structured_ensembles.options.training import TrainingSettings
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

@@ -10,9 +10,9 @@ from torch.nn.functional import cross_entropy
 from torch.utils.data import TensorDataset
 
 from structured_ensembles.continual.learner.learner import ContinualLearner
+from structured_ensembles.options.search import SearchSettings
 from structured_ensembles.options.streams import ContinualSettings
-from structured_ensembles.scores.search import SearchSettings
-from structured_ensembles.training.limits import TrainingSettings
+from structured_ensembles.options.training import TrainingSettings
 
 TRAINING = TrainingSettings(epochs=2, batch_size=8, learning_rate=0.05, weight_decay=1e-2)
 SEARCH = SearchSettings(max_steps=1, batch_size=12, learning_rate=1e-2)

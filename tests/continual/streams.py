@@ -9,9 +9,10 @@ from torch import nn
 from torch.nn.functional import cross_entropy
 
 from structured_ensembles.continual.learner.learner import ContinualLearner
-from structured_ensembles.options.streams import ContinualSettings, CrossBlock, Norms
-from structured_ensembles.scores.search import SearchSettings
-from structured_ensembles.training.limits import TrainingSettings
+from structured_ensembles.options.choices import CrossBlock, Norms
+from structured_ensembles.options.search import SearchSettings
+from structured_ensembles.options.streams import ContinualSettings
+from structured_ensembles.options.training import TrainingSettings
 
 from .learners import examples
 

@@ -23,8 +23,8 @@ from avalanche.training.supervised import Naive
 from structured_ensembles.continual.avalanche import ABSENT, StructuredModel, StructuredPlugin
 from structured_ensembles.continual.learner.learner import ContinualLearner
 from structured_ensembles.errors import DataError, SettingsError
+from structured_ensembles.options.search import SearchSettings
 from structured_ensembles.options.streams import ContinualSettings
-from structured_ensembles.scores.search import SearchSettings
 from structured_ensembles.seeding import seeded
 
 TINY = ContinualSettings(search=SearchSettings(max_steps=1, batch_size=12, learning_rate=1e-2), keep=0.4)

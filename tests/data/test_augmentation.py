@@ -5,8 +5,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from structured_ensembles.data.augmentation import Augmentation, augment, padding
+from structured_ensembles.data.augmentation import augment, padding
 from structured_ensembles.errors import DataError
+from structured_ensembles.options.choices import Augmentation
 
 
 def generator(seed=0):

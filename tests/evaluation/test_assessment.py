@@ -14,8 +14,8 @@ from structured_ensembles.evaluation.assessment import BLOCKS, Extent, assess, e
 from structured_ensembles.methods import METHODS
 from structured_ensembles.networks import NetworkSpec
 from structured_ensembles.options.presets import settings
+from structured_ensembles.options.training import TrainingSettings
 from structured_ensembles.prediction.ensemble import Ensemble
-from structured_ensembles.training.limits import TrainingSettings
 
 SPEC = NetworkSpec("mlp", (1, 8, 8), 3, {"width": 8})
 BRIEF = Extent(sample=6, epsilons=(0.02,), skipped=("cost",))

@@ -16,7 +16,6 @@ from structured_ensembles.errors import ArtefactError, DataError, NetworkError, 
 from structured_ensembles.experiments import streams
 from structured_ensembles.experiments.streams import (
     StreamGrid,
-    StreamKind,
     StreamPlan,
     carry_out,
     cells,
@@ -29,8 +28,9 @@ from structured_ensembles.experiments.streams import (
     write_pictures,
     write_tables,
 )
+from structured_ensembles.options.choices import StreamKind
+from structured_ensembles.options.search import SearchSettings
 from structured_ensembles.options.streams import settings
-from structured_ensembles.scores.search import SearchSettings
 
 if TYPE_CHECKING:
     from pathlib import Path

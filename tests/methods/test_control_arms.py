@@ -21,7 +21,7 @@ from structured_ensembles.methods import (
     SlicedNarrowEnsemble,
     StructuredEnsemble,
 )
-from structured_ensembles.sizes import Budget, Unit
+from structured_ensembles.options.budget import Budget, Unit
 from structured_ensembles.types import Side
 
 from .conftest import fold, images

@@ -23,9 +23,9 @@ from structured_ensembles.errors import ArtefactError, BudgetError, NetworkError
 from structured_ensembles.implicit import FORMS, Form
 from structured_ensembles.methods import METHODS, BatchEnsemble, Masksembles, MCDropout, PackedEnsemble, SingleNetwork
 from structured_ensembles.methods.fitting import Fittable
-from structured_ensembles.sizes import Budget
+from structured_ensembles.options.budget import Budget
+from structured_ensembles.options.training import TrainingSettings
 from structured_ensembles.training import _lightning
-from structured_ensembles.training.limits import TrainingSettings
 from structured_ensembles.training.loop import train
 
 from .conftest import images

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from structured_ensembles import NetworkSpec, settings
 from structured_ensembles.errors import SettingsError
 from structured_ensembles.methods import SnapshotEnsemble
-from structured_ensembles.training.limits import Schedule
+from structured_ensembles.options.choices import Schedule
 
 from .conftest import fold, images, untouched
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from structured_ensembles.methods.fitting import Fold
-    from structured_ensembles.training.limits import TrainingSettings
+    from structured_ensembles.options.training import TrainingSettings
     from structured_ensembles.training.loop import Trained
 
 SPEC = NetworkSpec("mlp", (1, 8, 8), 3, {"width": 8})

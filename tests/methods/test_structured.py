@@ -14,12 +14,11 @@ from structured_ensembles import NetworkSpec, SingleNetwork, StructuredEnsemble,
 from structured_ensembles.channels import topology
 from structured_ensembles.data.batches import loader
 from structured_ensembles.errors import ArtefactError, BudgetError, DataError, SettingsError
-from structured_ensembles.options.presets import Preset, Settings
-from structured_ensembles.scores.ranking import Reduce
+from structured_ensembles.options.budget import Budget, Unit
+from structured_ensembles.options.choices import Combine, Preset, Reduce, Scope
+from structured_ensembles.options.ensemble import Settings
+from structured_ensembles.options.training import TrainingSettings
 from structured_ensembles.scores.search import _cycle
-from structured_ensembles.sizes import Budget, Unit
-from structured_ensembles.training.limits import TrainingSettings
-from structured_ensembles.types import Combine, Scope
 
 if TYPE_CHECKING:
     from pathlib import Path

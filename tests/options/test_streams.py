@@ -7,20 +7,18 @@ import math
 import pytest
 
 from structured_ensembles.errors import SettingsError
-from structured_ensembles.options.presets import Preset
-from structured_ensembles.options.streams import (
+from structured_ensembles.options.choices import (
     Capacity,
-    ContinualSettings,
     CrossBlock,
     Exhausted,
-    HeadKind,
     Norms,
+    Placement,
+    Preset,
+    Rule,
     ThresholdOver,
-    settings,
 )
-from structured_ensembles.scores.search import SearchSettings
-from structured_ensembles.scores.selection import Rule
-from structured_ensembles.types import Placement
+from structured_ensembles.options.search import SearchSettings
+from structured_ensembles.options.streams import ContinualSettings, HeadKind, settings
 
 
 def test_choices_are_named_by_strings():

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 import torch
@@ -9,16 +10,21 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from structured_ensembles import networks, sizes
+from structured_ensembles import networks
 from structured_ensembles.artefact import file as artefact
 from structured_ensembles.artefact.file import Record
 from structured_ensembles.channels import topology
 from structured_ensembles.channels.extraction import extract
 from structured_ensembles.errors import BudgetError, NetworkError, SettingsError
+from structured_ensembles.networks import sizes
+from structured_ensembles.options.budget import Budget, Unit
+from structured_ensembles.options.choices import Combine, Rule
+from structured_ensembles.options.selection import SelectionSettings
 from structured_ensembles.planning.price import Price
-from structured_ensembles.scores.selection import Rule, SelectionSettings, keep_within, order
-from structured_ensembles.sizes import Budget, Unit
-from structured_ensembles.types import Channels, Combine
+from structured_ensembles.scores.selection import keep_within, order
+
+if TYPE_CHECKING:
+    from structured_ensembles.types import Channels
 
 SHAPE = (1, 8, 8)
 EXAMPLE = torch.zeros(1, *SHAPE)

@@ -6,9 +6,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from structured_ensembles.errors import DataError
+from structured_ensembles.options.choices import Combine
 from structured_ensembles.prediction.calibrating import GAMMAS, calibrate, choose_abstention
 from structured_ensembles.prediction.uncertainty import predict_from_logits, rejection_report, rejection_threshold
-from structured_ensembles.types import Combine
 
 
 def entropies_and_answers(seed: int, wrong: float) -> tuple[torch.Tensor, torch.Tensor]:

@@ -11,9 +11,9 @@ from torch import nn
 
 from structured_ensembles.artefact.file import Record
 from structured_ensembles.errors import DataError
+from structured_ensembles.options.choices import Combine
 from structured_ensembles.prediction.ensemble import Ensemble
 from structured_ensembles.prediction.uncertainty import predict_from_logits
-from structured_ensembles.types import Combine
 
 RECORD = Record("deep", 1, ("a", "b"), (1, 4, 4), Combine.PROBABILITIES, None)
 

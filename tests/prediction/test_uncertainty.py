@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from structured_ensembles.errors import DataError, SettingsError
+from structured_ensembles.options.choices import Combine
 from structured_ensembles.prediction.uncertainty import (
     disagreement,
     entropy,
@@ -18,7 +19,6 @@ from structured_ensembles.prediction.uncertainty import (
     rejection_threshold,
     variation_ratio,
 )
-from structured_ensembles.types import Combine
 
 SHAPES = st.tuples(st.integers(1, 5), st.integers(1, 6), st.integers(1, 7))
 SEEDS = st.integers(0, 10**6)

@@ -3,6 +3,7 @@ from __future__ import annotations
 import copy
 import functools
 import gc
+from typing import TYPE_CHECKING
 
 import pytest
 import torch
@@ -13,10 +14,13 @@ from torch.utils.data import TensorDataset
 from structured_ensembles.channels import topology
 from structured_ensembles.data.batches import loader
 from structured_ensembles.errors import SettingsError
+from structured_ensembles.options.choices import Placement, Reduce
 from structured_ensembles.progress import quiet
 from structured_ensembles.scores import ranking
-from structured_ensembles.scores.ranking import Reduce, rank
-from structured_ensembles.types import Importance, Placement
+from structured_ensembles.scores.ranking import rank
+
+if TYPE_CHECKING:
+    from structured_ensembles.types import Importance
 
 MEMBERS = 3
 

@@ -12,8 +12,9 @@ from torch import Tensor, nn
 
 from structured_ensembles.channels import topology
 from structured_ensembles.errors import NetworkError
-from structured_ensembles.scores.scaling import Parametrisation, ScaleFactors, frozen, scaled
-from structured_ensembles.types import Cut, Group, Placement, Side, Topology
+from structured_ensembles.options.choices import Parametrisation, Placement
+from structured_ensembles.scores.scaling import ScaleFactors, frozen, scaled
+from structured_ensembles.types import Cut, Group, Side, Topology
 
 SAMPLED = [kind for kind in Parametrisation if kind not in (Parametrisation.FREE, Parametrisation.CONSTANT)]
 

@@ -13,11 +13,12 @@ from torch.utils.data import Dataset, TensorDataset
 from structured_ensembles.channels import topology
 from structured_ensembles.data.batches import loader
 from structured_ensembles.errors import NetworkError, SettingsError
+from structured_ensembles.options.choices import Parametrisation, Placement
+from structured_ensembles.options.search import SearchSettings
 from structured_ensembles.progress import quiet
 from structured_ensembles.scores import diversity
-from structured_ensembles.scores.scaling import Parametrisation, Scaler
-from structured_ensembles.scores.search import Found, SearchSettings, assign, check_rows, forward_members, search
-from structured_ensembles.types import Placement
+from structured_ensembles.scores.scaling import Scaler
+from structured_ensembles.scores.search import Found, assign, check_rows, forward_members, search
 
 MEMBERS = 3
 

@@ -9,16 +9,9 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from structured_ensembles.errors import BudgetError, SettingsError
-from structured_ensembles.scores.selection import (
-    Rule,
-    SelectionSettings,
-    fewest,
-    impossible,
-    keep_share,
-    keep_within,
-    order,
-    savings,
-)
+from structured_ensembles.options.choices import Rule
+from structured_ensembles.options.selection import SelectionSettings
+from structured_ensembles.scores.selection import fewest, impossible, keep_share, keep_within, order, savings
 from structured_ensembles.types import Channels, Group, Importance, Topology
 
 NO_SAVINGS: dict[str, float] = {}

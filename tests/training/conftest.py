@@ -10,8 +10,8 @@ from torch.nn import functional
 from torch.utils.data import TensorDataset
 
 from structured_ensembles.data.batches import split_held_out
+from structured_ensembles.options.training import TrainingSettings
 from structured_ensembles.progress import quiet
-from structured_ensembles.training.limits import TrainingSettings
 
 
 @pytest.fixture(autouse=True)

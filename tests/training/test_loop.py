@@ -14,10 +14,11 @@ from torch import nn
 from torch.nn import functional
 from torch.utils.data import TensorDataset
 
-from structured_ensembles.data.augmentation import Augmentation
 from structured_ensembles.data.batches import loader, set_epoch
 from structured_ensembles.errors import DataError, NetworkError, SettingsError
-from structured_ensembles.training.limits import Optimiser, Schedule, TrainingSettings, best_row, finished, limited
+from structured_ensembles.options.choices import Augmentation, Optimiser, Schedule
+from structured_ensembles.options.training import TrainingSettings
+from structured_ensembles.training.limits import best_row, finished, limited
 from structured_ensembles.training.loop import train
 
 from .conftest import HaltError, Halting, assert_equal, network, short

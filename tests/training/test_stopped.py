@@ -10,9 +10,8 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from structured_ensembles.data.augmentation import Augmentation
 from structured_ensembles.errors import ArtefactError, SettingsError
-from structured_ensembles.training.limits import Log
+from structured_ensembles.options.choices import Augmentation, Log
 from structured_ensembles.training.loop import train
 
 from .conftest import HaltError, Halting, assert_equal, network, short

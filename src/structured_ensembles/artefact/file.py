@@ -21,19 +21,10 @@ import torch
 from safetensors import SafetensorError, deserialize
 from torch import Tensor
 
-from structured_ensembles.artefact.record import (
-    JSON,
-    SUMMARY_BYTES,
-    Record,
-    decode,
-    encode,
-    object_of,
-    parsed,
-    require,
-    summary_text,
-)
+from structured_ensembles.artefact.record import JSON, SUMMARY_BYTES, Record, decode, encode, summary_text
 from structured_ensembles.artefact.restoring import restore
 from structured_ensembles.errors import ArtefactError
+from structured_ensembles.files.plain import object_of, parsed, require
 
 __all__ = ["FORMAT", "JSON", "SUMMARY_BYTES", "Record", "TensorSpec", "file_bytes", "read", "restore", "specs", "write"]
 

@@ -14,9 +14,11 @@ import torch
 from torch import Tensor
 
 from structured_ensembles.errors import ArtefactError, StructensError
+from structured_ensembles.files.plain import object_of, parsed, require
 from structured_ensembles.implicit import Form
 from structured_ensembles.networks import NetworkSpec
-from structured_ensembles.types import Channels, Combine, Cut, Group, Side
+from structured_ensembles.options.choices import Combine
+from structured_ensembles.types import Channels, Cut, Group, Side
 
 JSON: TypeAlias = "bool | int | float | str | Sequence[JSON] | Mapping[str, JSON] | None"
 """What JSON can hold; sequences must be lists and mappings dicts, so that they are read back as they were."""
@@ -84,12 +86,6 @@ class Record:
             )
         _check_channels(self)
         summary_text(self.summary)
-
-
-def require(holds: bool, message: str) -> None:
-    """Refuse what does not hold."""
-    if not holds:
-        raise ArtefactError(message)
 
 
 def _is_shape(sides: Sequence[int]) -> bool:
@@ -218,32 +214,6 @@ def _unmask(value: object, group: Group) -> Tensor:
     require(bool(right), f"the kept channels of group {group.name!r} are not a mask of {group.channels} bits.")
     # Bits beyond the last channel become indices that Record refuses.
     return torch.from_numpy(np.flatnonzero(np.unpackbits(np.frombuffer(bytes.fromhex(text), np.uint8)))).long()
-
-
-def parsed(text: str | bytes) -> Any:  # noqa: ANN401
-    """Strict JSON: no key twice, no NaN or infinity."""
-    try:
-        return json.loads(text, object_pairs_hook=_unique, parse_constant=_no_constant)
-    except (ValueError, RecursionError) as error:
-        raise ArtefactError(f"its header is not the JSON of an artefact ({error}).") from error
-
-
-def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    value = dict(pairs)
-    if len(value) < len(pairs):
-        raise ValueError("a key occurs twice")
-    return value
-
-
-def _no_constant(name: str) -> None:
-    raise ValueError(f"{name} is not a number")
-
-
-def object_of(what: str, value: object, keys: Sequence[str]) -> dict[str, Any]:
-    """A JSON object with exactly these keys."""
-    if not isinstance(value, dict) or set(value) != set(keys):
-        raise ArtefactError(f"{what} must be a JSON object with exactly the keys {', '.join(keys)}.")
-    return value
 
 
 def _items(what: str, value: object, count: int | None = None) -> list[Any]:

@@ -4,16 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
 from torch import Tensor, nn
 from torch.nn.modules.module import register_module_parameter_registration_hook
 
 from structured_ensembles import implicit, networks
-from structured_ensembles.artefact.record import Record, require
 from structured_ensembles.channels import surgery
-from structured_ensembles.channels.extraction import draw, extract
+from structured_ensembles.channels.extraction import extract
 from structured_ensembles.errors import ArtefactError
+from structured_ensembles.files.plain import require
+from structured_ensembles.networks.modules import draw
 from structured_ensembles.types import Architecture, Cut, Group, Side
+
+if TYPE_CHECKING:
+    from structured_ensembles.artefact.record import Record
 
 _LARGEST_RATIO, _ALWAYS_ALLOWED = 1000, 2**26
 """A file may ask for a base network of so many times its own elements, or else of so many parameters (256 MB)."""

@@ -10,8 +10,8 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase
 from torch.nn.utils import parametrize
 
-from structured_ensembles.channels import surgery
 from structured_ensembles.errors import NetworkError, first_line
+from structured_ensembles.networks import modules
 from structured_ensembles.networks.stored import check_initialised
 
 
@@ -106,7 +106,7 @@ def _randomised(network: nn.Module, dtype: torch.dtype) -> nn.Module:
         if parameter.is_floating_point()
     }
     try:
-        copied = surgery.copied(network, drawn).to("cpu", dtype)
+        copied = modules.copied(network, drawn).to("cpu", dtype)
         copied.eval()
     except Exception as error:
         msg = f"the network cannot be copied ({first_line(error)}): a copy must be possible with copy.deepcopy"

@@ -9,14 +9,14 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from structured_ensembles.channels import surgery
-from structured_ensembles.seeding import seeded
+from structured_ensembles.networks import modules
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from torch import Tensor, nn
 
-    from structured_ensembles.types import Architecture, Channels, Group
+    from structured_ensembles.types import Channels, Group
 
 
 def extract(base: nn.Module, groups: Sequence[Group], channels: Channels) -> nn.Module:
@@ -27,18 +27,7 @@ def extract(base: nn.Module, groups: Sequence[Group], channels: Channels) -> nn.
         groups: Groups of its topology.
         channels: By group, the kept channels; groups that it does not name keep everything.
     """
-    return surgery.copied(surgery.cut(base, groups, channels), {})
-
-
-def draw(architecture: Architecture, seed: int) -> nn.Module:
-    """A freshly initialised network, whatever was drawn before."""
-    with seeded(seed):
-        return architecture()
-
-
-def skeleton(network: nn.Module) -> nn.Module:
-    """The same network without memory behind its tensors, to measure what cutting it would give."""
-    return surgery.copied(network, {}).to("meta")
+    return modules.copied(surgery.cut(base, groups, channels), {})
 
 
 def compose(outer: Channels, inner: Channels) -> dict[str, Tensor]:

@@ -6,7 +6,6 @@ In evaluation mode both must compute the same: the invariant that topology check
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
@@ -17,6 +16,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase
 from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 
+from structured_ensembles.networks.modules import copied
 from structured_ensembles.types import Channels, Cut, Group, Side
 
 Site: TypeAlias = tuple[str, Side]
@@ -136,18 +136,6 @@ def narrowed(network: nn.Module, groups: Iterable[Group], channels: Channels) ->
         )
         for group in groups
     )
-
-
-def copied(network: nn.Module, instead: Mapping[int, object]) -> nn.Module:
-    """A deep copy, also of a network that keeps what it has computed: ``deepcopy`` refuses tensors with a history.
-
-    Args:
-        network: It is left as it is.
-        instead: By ``id``, what stands in the copy for a tensor of the network.
-    """
-    kept = (value for module in network.modules() for value in vars(module).values() if isinstance(value, Tensor))
-    computed = {id(tensor): tensor.detach().clone() for tensor in kept if tensor.grad_fn is not None}
-    return copy.deepcopy(network, {**computed, **instead})
 
 
 @contextmanager

@@ -20,10 +20,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from structured_ensembles import sizes
 from structured_ensembles.channels import _probe, surgery
 from structured_ensembles.errors import NetworkError, first_line
-from structured_ensembles.types import Channels, Cut, Group, Placement, Scope, Side, Topology
+from structured_ensembles.networks import modules
+from structured_ensembles.options.choices import Placement, Scope
+from structured_ensembles.types import Channels, Cut, Group, Side, Topology
 
 
 def find(network: nn.Module, example: Tensor, *, scope: Scope = Scope.COUPLED, seconds: float = 60.0) -> Topology:
@@ -351,7 +352,7 @@ def _difference(probe: _probe.Probe, groups: list[Group], channels: Channels) ->
             cut = surgery.cut(probe.network, groups, channels)
             smaller = cut(probe.example)
             if probe.idle:
-                sizes.run_once(cut, probe.example, training=True)
+                modules.run_once(cut, probe.example, training=True)
             with surgery.zeroed(probe.network, groups, channels):
                 expected = probe.network(probe.example)
     except Exception as error:  # noqa: BLE001 (whatever a cut network raises is the finding)

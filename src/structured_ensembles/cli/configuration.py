@@ -15,9 +15,9 @@ from structured_ensembles.cli.options import AXES, COMPARED, OPTIONS, Option
 from structured_ensembles.errors import SettingsError, unknown
 from structured_ensembles.experiments.run import Plan
 from structured_ensembles.networks import family
-from structured_ensembles.options.presets import Preset, Settings, settings
-from structured_ensembles.sizes import Budget
-from structured_ensembles.types import Choice
+from structured_ensembles.options.budget import Budget
+from structured_ensembles.options.choices import Choice, Preset
+from structured_ensembles.options.presets import settings
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from _typeshed import DataclassInstance
 
     from structured_ensembles.experiments.comparison import Grid
+    from structured_ensembles.options.ensemble import Settings
 
 S = TypeVar("S", bound="DataclassInstance")
 

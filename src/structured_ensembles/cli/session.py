@@ -9,6 +9,7 @@ from structured_ensembles.cli import configuration
 from structured_ensembles.cli.printing import head, line, note, quoted, rejection, results, resuming, say
 from structured_ensembles.data import sources as datasets
 from structured_ensembles.errors import SettingsError
+from structured_ensembles.evaluation.cost import dense
 from structured_ensembles.experiments import run
 from structured_ensembles.methods import SingleNetwork, StructuredEnsemble
 
@@ -46,7 +47,7 @@ class Session:
         note(self.images.notices)
         spec = run.network(plan, self.images)
         self.contestants: Sequence[Fittable] = run.contestants(plan, spec)
-        self.whole: Cost = run.dense(spec, self.images.classes)
+        self.whole: Cost = dense(spec, self.images.classes)
 
     def work(
         self,

@@ -10,8 +10,8 @@ from structured_ensembles.cli.stream_options import STREAM_AXES, STREAM_OPTIONS
 from structured_ensembles.continual.strategies import STRATEGIES
 from structured_ensembles.errors import SettingsError
 from structured_ensembles.experiments.streams import StreamGrid, StreamPlan
-from structured_ensembles.options.presets import Preset
-from structured_ensembles.options.streams import Capacity, settings
+from structured_ensembles.options.choices import Capacity, Preset
+from structured_ensembles.options.streams import settings
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-from structured_ensembles.continual.learner.heads import HeadKind
-from structured_ensembles.continual.learner.inference import Inferred, Per
+from structured_ensembles.continual.learner.inference import Inferred
 from structured_ensembles.continual.learner.learner import ContinualLearner
 from structured_ensembles.continual.learner.memory import Memory
-from structured_ensembles.continual.learner.profile import Score
-from structured_ensembles.options.streams import (
+from structured_ensembles.options.choices import (
     Capacity,
-    ContinualSettings,
     CrossBlock,
     Exhausted,
+    HeadKind,
     Norms,
+    Per,
+    Score,
     ThresholdOver,
 )
+from structured_ensembles.options.streams import ContinualSettings
 
 __all__ = [
     "Capacity",

@@ -6,20 +6,7 @@ import torch
 from torch import Tensor
 
 from structured_ensembles.errors import DataError
-from structured_ensembles.types import Choice
-
-
-class Augmentation(Choice):
-    """How training images are varied; held-out images never are."""
-
-    NONE = "none"
-    """As they are."""
-    CROP = "crop"
-    """Shifted by up to an eighth of their size (4 pixels of 32), the border black."""
-    FLIP = "flip"
-    """Mirrored left to right, every second one: never for digits or letters."""
-    CROP_FLIP = "crop_flip"
-    """Both."""
+from structured_ensembles.options.choices import Augmentation
 
 
 def augment(images: Tensor, augmentation: Augmentation, generator: torch.Generator) -> Tensor:

@@ -14,7 +14,7 @@ from structured_ensembles.evaluation.metrics import (
     reliability,
 )
 from structured_ensembles.evaluation.table import Row, as_json, render
-from structured_ensembles.sizes import buffers, flops, parameters
+from structured_ensembles.networks.sizes import buffers, flops, parameters
 
 __all__ = [
     "Cost",

@@ -10,15 +10,22 @@ import torch
 from torch import Tensor
 
 from structured_ensembles.data.sources import as_float
-from structured_ensembles.errors import DataError
+from structured_ensembles.errors import ArtefactError, DataError
+from structured_ensembles.options.choices import Combine
+from structured_ensembles.prediction.ensemble import Ensemble
 from structured_ensembles.prediction.uncertainty import predict_from_logits
 from structured_ensembles.progress import track
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+    from torch import Tensor
+
+    from structured_ensembles.artefact.file import Record
+    from structured_ensembles.options.choices import Combine
     from structured_ensembles.prediction.ensemble import Ensemble
-    from structured_ensembles.types import Combine, Prediction
+    from structured_ensembles.types import Prediction
+
 
 CHUNK = 1024
 """So many images are made floating numbers at a time."""
@@ -79,3 +86,25 @@ def ask(ensemble: Ensemble, images: Tensor, labels: Tensor | None = None, what: 
     if broken:
         raise DataError(f"the logits of {broken} of {len(images)} images are NaN: train the ensemble again")
     return Answers(logits, None if labels is None else labels.cpu().long(), ensemble.record.combine)
+
+
+def answer(ensemble: Ensemble, images: Tensor) -> Prediction:
+    """The ensemble's prediction for any number of images, on the CPU.
+
+    Args:
+        ensemble: Takes pixels in [0, 1].
+        images: (N, C, H, W), uint8, or float32 in [0, 1].
+    """
+    return predict_from_logits(logits_of(ensemble, torch.split(images, CHUNK)), ensemble.record.combine)
+
+
+def image_shape(record: Record) -> tuple[int, int, int]:
+    """(C, H, W) of the images that an ensemble takes.
+
+    Raises:
+        ArtefactError: It does not take images.
+    """
+    if len(record.input_shape) != 3:
+        raise ArtefactError(f"this ensemble takes inputs of shape {record.input_shape}, not images: use it in Python")
+    channels, height, width = record.input_shape
+    return channels, height, width

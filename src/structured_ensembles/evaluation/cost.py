@@ -2,7 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+
+from structured_ensembles.artefact.file import Record
+from structured_ensembles.methods import SingleNetwork
+from structured_ensembles.networks import NetworkSpec, build, sizes
+from structured_ensembles.networks.modules import draw
+from structured_ensembles.options.choices import Combine
+from structured_ensembles.prediction.ensemble import Ensemble
 
 
 @dataclass(frozen=True)
@@ -22,3 +30,15 @@ class Cost:
     bytes_on_disk: int
     flops: int
     seconds: float | None
+
+
+def cost(ensemble: Ensemble, seconds: float | None = None) -> Cost:
+    """What an ensemble costs."""
+    size = ensemble.size()
+    return Cost(size.parameters, sizes.buffers(ensemble.members), size.bytes, size.flops, seconds)
+
+
+def dense(spec: NetworkSpec, classes: Sequence[str]) -> Cost:
+    """What one whole network costs, saved like any ensemble, without training it."""
+    record = Record(SingleNetwork.method, 1, tuple(classes), spec.input_shape, Combine.PROBABILITIES, spec)
+    return cost(Ensemble([draw(lambda: build(spec), 0)], record))

@@ -2,21 +2,29 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from rich import box
 from rich.measure import Measurement
 from rich.table import Table
 from rich.text import Text
 
+from structured_ensembles.evaluation.cost import Cost, cost
+from structured_ensembles.evaluation.metrics import Metrics, measure
+from structured_ensembles.prediction.uncertainty import disagreement, rejection_report
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from rich.console import Console
+    from torch import Tensor
 
-    from structured_ensembles.evaluation.cost import Cost
-    from structured_ensembles.evaluation.metrics import Metrics
+    from structured_ensembles.prediction.ensemble import Ensemble
+    from structured_ensembles.types import Prediction
+
 
 WIDTH = 100
 """Columns the table may use even where the console says it has fewer, as a file or a pipe does: no number is cut."""
@@ -126,3 +134,56 @@ def duration(seconds: float) -> str:
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}h {minutes:02}m" if hours else f"{minutes}m {rest:02}s"
+
+
+def title(name: str, members: int) -> str:
+    """What a table calls a method."""
+    words = {"single": "single network", "deep": "deep ensemble"}
+    return words.get(name, name) + ("" if members == 1 else f" x {members}")
+
+
+def evaluated(
+    ensemble: Ensemble, prediction: Prediction, labels: Tensor, *, bins: int = 15, seconds: float | None = None
+) -> dict[str, Any]:
+    """Everything that is measured about an ensemble: one method's part of ``metrics.json``.
+
+    Args:
+        ensemble: Whose answers they are.
+        prediction: Its `answer` to N images.
+        labels: (N,), what the images show.
+        bins: Of the calibration error.
+        seconds: How long fitting took; None if that is not known.
+    """
+    record = ensemble.record
+    return {
+        "name": title(record.method, record.members),
+        "method": record.method,
+        "members": record.members,
+        "metrics": measure(prediction.probabilities, labels, bins).to_json(),
+        "calibration_bins": bins,
+        "disagreement": float(disagreement(prediction.votes).mean()),
+        "rejection": _rejection(prediction, labels, record.summary.get("rejection_threshold")),
+        "cost": asdict(cost(ensemble, seconds)),
+        "best_epochs": record.summary.get("best_epochs"),
+        "held_out_accuracies": record.summary.get("held_out_accuracies"),
+    }
+
+
+def _rejection(prediction: Prediction, labels: Tensor, threshold: Any) -> dict[str, float | None] | None:  # noqa: ANN401
+    """What abstaining above an artefact's threshold does; None where the artefact has none."""
+    if threshold is None:
+        return None
+    report = rejection_report(prediction.predictive_entropy, prediction.classes == labels, float(threshold))
+    shares = {name: None if math.isnan(value) else value for name, value in asdict(report).items()}
+    return {"threshold": float(threshold), **shares}
+
+
+def row(entry: Mapping[str, Any]) -> Row:
+    """The table's row of what `evaluated` gave, also after a round trip through JSON."""
+    numbers: dict[str, Any] = {name: math.nan if value is None else value for name, value in entry["metrics"].items()}
+    return Row(entry["name"], Metrics(**numbers), Cost(**entry["cost"]))
+
+
+def unfitted(whole: Cost) -> Row:
+    """The row of the whole network, of which only the cost is known."""
+    return Row("whole network", None, whole)

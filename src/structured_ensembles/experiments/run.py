@@ -10,7 +10,6 @@ from __future__ import annotations
 import importlib.metadata
 import importlib.util
 import json
-import math
 import platform
 import shutil
 from collections.abc import Mapping, Sequence
@@ -19,31 +18,26 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from structured_ensembles import sizes
-from structured_ensembles.artefact.file import Record
-from structured_ensembles.channels.extraction import draw
 from structured_ensembles.data import sources as datasets
 from structured_ensembles.errors import ArtefactError, NetworkError, SettingsError, first_line, unknown
-from structured_ensembles.evaluation import Cost, Metrics, Reliability, Row, measure, reliability
-from structured_ensembles.evaluation.answers import CHUNK, logits_of
+from structured_ensembles.evaluation import Cost, Reliability, Row, reliability
+from structured_ensembles.evaluation.answers import answer
+from structured_ensembles.evaluation.table import evaluated, row, unfitted
 from structured_ensembles.files.whole import write_whole
 from structured_ensembles.methods import METHODS, SingleNetwork, StructuredEnsemble, make
 from structured_ensembles.networks import NetworkSpec, build
-from structured_ensembles.options.presets import Preset, Settings, settings
+from structured_ensembles.networks.modules import draw
+from structured_ensembles.options.choices import Log, Preset
+from structured_ensembles.options.presets import settings
 from structured_ensembles.prediction.ensemble import Ensemble
-from structured_ensembles.prediction.uncertainty import disagreement, predict_from_logits, rejection_report
-from structured_ensembles.training.limits import Log
-from structured_ensembles.types import Combine
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from torch import Tensor
-
     from structured_ensembles.data.sources import ImageData
     from structured_ensembles.methods.fitting import Fittable
     from structured_ensembles.networks.spec import Scalar
-    from structured_ensembles.types import Prediction
+    from structured_ensembles.options.ensemble import Settings
 
 SCHEMA = 1
 """Of ``metrics.json``."""
@@ -121,46 +115,6 @@ def contestants(plan: Plan, spec: NetworkSpec) -> list[Fittable]:
     return fittables + [make(name, spec, plan.members, plan.settings) for name in dict.fromkeys(plan.against)]
 
 
-def dense(spec: NetworkSpec, classes: Sequence[str]) -> Cost:
-    """What one whole network costs, saved like any ensemble, without training it."""
-    record = Record(SingleNetwork.method, 1, tuple(classes), spec.input_shape, Combine.PROBABILITIES, spec)
-    return cost(Ensemble([draw(lambda: build(spec), 0)], record))
-
-
-def cost(ensemble: Ensemble, seconds: float | None = None) -> Cost:
-    """What an ensemble costs."""
-    size = ensemble.size()
-    return Cost(size.parameters, sizes.buffers(ensemble.members), size.bytes, size.flops, seconds)
-
-
-def title(name: str, members: int) -> str:
-    """What a table calls a method."""
-    words = {"single": "single network", "deep": "deep ensemble"}
-    return words.get(name, name) + ("" if members == 1 else f" x {members}")
-
-
-def image_shape(record: Record) -> tuple[int, int, int]:
-    """(C, H, W) of the images that an ensemble takes.
-
-    Raises:
-        ArtefactError: It does not take images.
-    """
-    if len(record.input_shape) != 3:
-        raise ArtefactError(f"this ensemble takes inputs of shape {record.input_shape}, not images: use it in Python")
-    channels, height, width = record.input_shape
-    return channels, height, width
-
-
-def answer(ensemble: Ensemble, images: Tensor) -> Prediction:
-    """The ensemble's prediction for any number of images, on the CPU.
-
-    Args:
-        ensemble: Takes pixels in [0, 1].
-        images: (N, C, H, W), uint8, or float32 in [0, 1].
-    """
-    return predict_from_logits(logits_of(ensemble, torch.split(images, CHUNK)), ensemble.record.combine)
-
-
 @dataclass(frozen=True)
 class Outcome:
     """What came of one method.
@@ -174,53 +128,6 @@ class Outcome:
     entry: dict[str, Any]
     curve: Reliability
     histories: dict[str, Sequence[Mapping[str, float]]]
-
-
-def evaluated(
-    ensemble: Ensemble, prediction: Prediction, labels: Tensor, *, bins: int = 15, seconds: float | None = None
-) -> dict[str, Any]:
-    """Everything that is measured about an ensemble: one method's part of ``metrics.json``.
-
-    Args:
-        ensemble: Whose answers they are.
-        prediction: Its `answer` to N images.
-        labels: (N,), what the images show.
-        bins: Of the calibration error.
-        seconds: How long fitting took; None if that is not known.
-    """
-    record = ensemble.record
-    return {
-        "name": title(record.method, record.members),
-        "method": record.method,
-        "members": record.members,
-        "metrics": measure(prediction.probabilities, labels, bins).to_json(),
-        "calibration_bins": bins,
-        "disagreement": float(disagreement(prediction.votes).mean()),
-        "rejection": _rejection(prediction, labels, record.summary.get("rejection_threshold")),
-        "cost": asdict(cost(ensemble, seconds)),
-        "best_epochs": record.summary.get("best_epochs"),
-        "held_out_accuracies": record.summary.get("held_out_accuracies"),
-    }
-
-
-def _rejection(prediction: Prediction, labels: Tensor, threshold: Any) -> dict[str, float | None] | None:  # noqa: ANN401
-    """What abstaining above an artefact's threshold does; None where the artefact has none."""
-    if threshold is None:
-        return None
-    report = rejection_report(prediction.predictive_entropy, prediction.classes == labels, float(threshold))
-    shares = {name: None if math.isnan(value) else value for name, value in asdict(report).items()}
-    return {"threshold": float(threshold), **shares}
-
-
-def row(entry: Mapping[str, Any]) -> Row:
-    """The table's row of what `evaluated` gave, also after a round trip through JSON."""
-    numbers: dict[str, Any] = {name: math.nan if value is None else value for name, value in entry["metrics"].items()}
-    return Row(entry["name"], Metrics(**numbers), Cost(**entry["cost"]))
-
-
-def unfitted(whole: Cost) -> Row:
-    """The row of the whole network, of which only the cost is known."""
-    return Row("whole network", None, whole)
 
 
 def carry_out(contestant: Fittable, images: ImageData, seed: int, folder: Path) -> Outcome:

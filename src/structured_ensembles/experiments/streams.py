@@ -15,7 +15,6 @@ from functools import partial
 from importlib import import_module
 from typing import TYPE_CHECKING
 
-from structured_ensembles.channels.extraction import draw
 from structured_ensembles.continual.learner import tasks
 from structured_ensembles.continual.learner.backbones import backbone
 from structured_ensembles.continual.results.records import (
@@ -32,15 +31,14 @@ from structured_ensembles.continual.strategies import STRATEGIES, Structured, st
 from structured_ensembles.continual.streams import protocol, untold
 from structured_ensembles.data import sources as datasets
 from structured_ensembles.errors import DataError, SettingsError, StructensError
-from structured_ensembles.execution import local
-from structured_ensembles.execution.local import CELLS, STATE
+from structured_ensembles.experiments import grids
 from structured_ensembles.experiments.comparison.running import claim
+from structured_ensembles.experiments.grids import CELLS, STATE
 from structured_ensembles.files.whole import write_whole
 from structured_ensembles.networks import NetworkSpec
-from structured_ensembles.options.presets import Preset
+from structured_ensembles.networks.modules import draw
+from structured_ensembles.options.choices import Log, Preset, StreamKind
 from structured_ensembles.options.streams import ContinualSettings, settings
-from structured_ensembles.training.limits import Log
-from structured_ensembles.types import Choice
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -50,17 +48,6 @@ if TYPE_CHECKING:
     from structured_ensembles.continual.streams.protocol import StreamResult
     from structured_ensembles.data.sources import ImageData
     from structured_ensembles.networks.spec import Scalar
-
-
-class StreamKind(Choice):
-    """How one source of data becomes several tasks."""
-
-    SPLIT = "split"
-    """Some classes each."""
-    PERMUTED = "permuted"
-    """All classes, the pixels in another order."""
-    ROTATED = "rotated"
-    """All classes, the images turned further and further."""
 
 
 @dataclass(frozen=True)
@@ -122,8 +109,8 @@ class StreamGrid:
             strategy(name)
         if wrong := [seed for seed in self.seeds if seed < 0]:
             raise SettingsError(f"seed {wrong[0]} must be at least 0")
-        local.check_axis("strategies", self.strategies)
-        local.check_axis("seeds", self.seeds)
+        grids.check_axis("strategies", self.strategies)
+        grids.check_axis("seeds", self.seeds)
 
 
 Sources = Sequence["ImageData"]
@@ -237,7 +224,7 @@ def carry_out(grid: StreamGrid, sources: Sources, folder: Path, jobs: int = 1) -
     (folder / CELLS).mkdir(parents=True, exist_ok=True)
     claim(folder, *sources)
     here, there = partial(_one, grid, sources, folder), partial(_prepared, grid, folder)
-    local.fill(cells(grid), results(grid, folder), here, there, jobs, "learning streams")
+    grids.fill(cells(grid), results(grid, folder), here, there, jobs, "learning streams")
     return results(grid, folder)
 
 
@@ -249,7 +236,7 @@ def _prepared(grid: StreamGrid, folder: Path) -> Callable[[StreamCell], StreamRu
 def _one(grid: StreamGrid, sources: Sources, folder: Path, cell: StreamCell) -> StreamRun:
     state = folder / STATE / cell.name
     run = learn_cell(grid, cell, sources, state)
-    local.write(folder, run, to_json(run))
+    grids.write(folder, run, to_json(run))
     shutil.rmtree(state, ignore_errors=True)
     return run
 
@@ -260,7 +247,7 @@ def results(grid: StreamGrid, folder: Path) -> list[StreamRun]:
     Raises:
         ArtefactError: A file is damaged.
     """
-    return local.read(folder, cells(grid), from_json)
+    return grids.read(folder, cells(grid), from_json)
 
 
 def write_tables(runs: Sequence[StreamRun], folder: Path) -> None:

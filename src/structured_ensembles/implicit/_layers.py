@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from structured_ensembles.channels import surgery
 from structured_ensembles.errors import NetworkError
-from structured_ensembles.sizes import in_mode
+from structured_ensembles.networks.modules import in_mode
 
 
 def called_layers(network: nn.Module, purpose: str) -> dict[str, nn.Module]:

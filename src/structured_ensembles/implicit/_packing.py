@@ -17,7 +17,8 @@ from torch.nn import functional
 
 from structured_ensembles.channels import surgery
 from structured_ensembles.errors import NetworkError, first_line
-from structured_ensembles.types import Choice, Side
+from structured_ensembles.options.choices import Choice
+from structured_ensembles.types import Side
 
 Layer: TypeAlias = nn.Conv2d | nn.Linear
 Norm: TypeAlias = nn.BatchNorm1d | nn.BatchNorm2d

@@ -15,9 +15,9 @@ from torch.nn import functional
 
 from structured_ensembles.channels import surgery
 from structured_ensembles.errors import NetworkError, SettingsError, first_line, unknown
-from structured_ensembles.networks._checks import integer, number
+from structured_ensembles.networks._arguments import integer, number
+from structured_ensembles.networks.modules import in_mode
 from structured_ensembles.seeding import derived_seed, seeded
-from structured_ensembles.sizes import in_mode
 
 
 def with_dropout(

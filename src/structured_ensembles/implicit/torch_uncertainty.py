@@ -22,7 +22,7 @@ from structured_ensembles.channels import surgery
 from structured_ensembles.errors import NetworkError, SettingsError
 from structured_ensembles.implicit import _packing
 from structured_ensembles.implicit._layers import called_layers
-from structured_ensembles.networks._checks import integer, number
+from structured_ensembles.networks._arguments import integer, number
 from structured_ensembles.types import Side
 
 MOST_MEMBERS = 1024

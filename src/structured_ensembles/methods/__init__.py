@@ -21,7 +21,7 @@ from structured_ensembles.methods.structured import StructuredEnsemble
 
 if TYPE_CHECKING:
     from structured_ensembles.methods.fitting import Base, Fittable
-    from structured_ensembles.options.presets import Settings
+    from structured_ensembles.options.ensemble import Settings
 
 __all__ = [
     "METHODS",

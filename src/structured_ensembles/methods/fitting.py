@@ -16,15 +16,15 @@ from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias
 import torch
 from torch import Tensor, nn
 
-from structured_ensembles import implicit, sizes
+from structured_ensembles import implicit
 from structured_ensembles.artefact import file as artefact
 from structured_ensembles.artefact.file import Record
-from structured_ensembles.channels.extraction import draw
 from structured_ensembles.data.batches import as_dataset, check_finite, loader, repeats, split_held_out
-from structured_ensembles.data.digests import check_mark, fingerprint, mark
+from structured_ensembles.data.digests import fingerprint
 from structured_ensembles.data.labels import labels_of, sized
 from structured_ensembles.errors import DataError, NetworkError, SettingsError, StructensError, first_line
-from structured_ensembles.networks import Family, NetworkSpec, build, family
+from structured_ensembles.files.marks import check_mark, mark
+from structured_ensembles.networks import Family, NetworkSpec, build, family, sizes
 from structured_ensembles.networks.checks import (
     check_answers,
     check_classes,
@@ -33,8 +33,11 @@ from structured_ensembles.networks.checks import (
     check_training,
     example_of,
 )
+from structured_ensembles.networks.modules import draw
 from structured_ensembles.networks.stored import check_initialised, check_stored
-from structured_ensembles.options.presets import Preset, Settings, settings
+from structured_ensembles.options.choices import Preset
+from structured_ensembles.options.ensemble import Settings
+from structured_ensembles.options.presets import settings
 from structured_ensembles.prediction.calibrating import calibrate
 from structured_ensembles.prediction.ensemble import Ensemble
 from structured_ensembles.seeding import derived_seed, seeded
@@ -45,7 +48,7 @@ if TYPE_CHECKING:
 
     from structured_ensembles.data.batches import Source
     from structured_ensembles.implicit import Form
-    from structured_ensembles.training.limits import TrainingSettings
+    from structured_ensembles.options.training import TrainingSettings
     from structured_ensembles.types import Architecture, Channels, Group
 
 Base: TypeAlias = "NetworkSpec | Architecture | nn.Module"

@@ -13,7 +13,7 @@ from structured_ensembles.methods.fitting import Base, Built, Fittable, Fold
 
 if TYPE_CHECKING:
     from structured_ensembles.networks.spec import Scalar
-    from structured_ensembles.options.presets import Settings
+    from structured_ensembles.options.ensemble import Settings
 
 
 class MCDropout(Fittable):

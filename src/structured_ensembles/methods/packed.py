@@ -12,12 +12,12 @@ from structured_ensembles.errors import SettingsError
 from structured_ensembles.implicit import Form
 from structured_ensembles.implicit.torch_uncertainty import check_independent
 from structured_ensembles.methods.fitting import Base, Built, Fittable, Fold
+from structured_ensembles.options.budget import Unit
 from structured_ensembles.prediction.ensemble import Ensemble
 from structured_ensembles.scores.selection import impossible
-from structured_ensembles.sizes import Unit
 
 if TYPE_CHECKING:
-    from structured_ensembles.options.presets import Settings
+    from structured_ensembles.options.ensemble import Settings
 
 _STEPS = 512
 """Widths are tried in so many steps for each width of the base."""

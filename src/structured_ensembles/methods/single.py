@@ -8,7 +8,7 @@ from structured_ensembles.methods.fitting import Built, Fittable, Fold
 
 if TYPE_CHECKING:
     from structured_ensembles.methods.fitting import Base
-    from structured_ensembles.options.presets import Settings
+    from structured_ensembles.options.ensemble import Settings
 
 
 class SingleNetwork(Fittable):

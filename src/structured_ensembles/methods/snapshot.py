@@ -11,12 +11,13 @@ from typing import TYPE_CHECKING
 from structured_ensembles.data.labels import sized
 from structured_ensembles.errors import SettingsError
 from structured_ensembles.methods.fitting import Base, Built, Fittable, Fold
-from structured_ensembles.training.limits import Schedule, limited
+from structured_ensembles.options.choices import Schedule
+from structured_ensembles.training.limits import limited
 from structured_ensembles.training.loop import Trained
 
 if TYPE_CHECKING:
-    from structured_ensembles.options.presets import Settings
-    from structured_ensembles.training.limits import TrainingSettings
+    from structured_ensembles.options.ensemble import Settings
+    from structured_ensembles.options.training import TrainingSettings
 
 
 class SnapshotEnsemble(Fittable):

@@ -11,12 +11,14 @@ import torch
 
 from structured_ensembles.channels import topology
 from structured_ensembles.channels.extraction import extract
-from structured_ensembles.data import digests
 from structured_ensembles.errors import ArtefactError, SettingsError
 from structured_ensembles.files.whole import write_whole
 from structured_ensembles.methods.fitting import Base, Built, Fittable, Fold
+from structured_ensembles.networks import modules
+from structured_ensembles.options.choices import Rule
+from structured_ensembles.options.selection import SelectionSettings
 from structured_ensembles.planning.price import Price
-from structured_ensembles.scores.selection import Keys, Rule, SelectionSettings, keep_share, keep_within, order
+from structured_ensembles.scores.selection import Keys, keep_share, keep_within, order
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -24,7 +26,7 @@ if TYPE_CHECKING:
 
     from torch import nn
 
-    from structured_ensembles.options.presets import Settings
+    from structured_ensembles.options.ensemble import Settings
     from structured_ensembles.types import Channels, Importance, Topology
 
 
@@ -58,7 +60,7 @@ class SubNetworks(Fittable):
         found = topology.find(base, fold.example, scope=self.settings.scope, seconds=self.settings.graph_seconds)
         self.notices = found.notices
         self.price(base, found, fold).check(self.settings.selection.round_to)
-        identity = f"{self.method} {self.count} {self.settings} {found.widths} {digests.of_weights(base.state_dict())}"
+        identity = f"{self.method} {self.count} {self.settings} {found.widths} {modules.of_weights(base.state_dict())}"
         channels = _remembered(fold, identity, lambda: self.channels(base, found, fold))
         trained = [
             self.train_member(self.start(base, found, kept, fold, member), fold, member)

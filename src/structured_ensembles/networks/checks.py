@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from structured_ensembles.data.labels import check_pair, sized
 from structured_ensembles.errors import DataError, NetworkError, StructensError, first_line
-from structured_ensembles.sizes import in_mode
+from structured_ensembles.networks.modules import in_mode
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

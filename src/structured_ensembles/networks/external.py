@@ -11,7 +11,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 from structured_ensembles.errors import NetworkError, SettingsError, unknown
-from structured_ensembles.networks._checks import number
+from structured_ensembles.networks._arguments import number
 
 if TYPE_CHECKING:
     from types import ModuleType

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import nn
 
-from structured_ensembles.networks._checks import number
+from structured_ensembles.networks._arguments import number
 from structured_ensembles.networks._layers import he_initialise
 from structured_ensembles.networks.registry import register
 

@@ -7,7 +7,7 @@ import math
 from torch import nn
 
 from structured_ensembles.errors import NetworkError
-from structured_ensembles.networks._checks import integer
+from structured_ensembles.networks._arguments import integer
 from structured_ensembles.networks._layers import he_initialise
 from structured_ensembles.networks.registry import register
 

@@ -11,7 +11,7 @@ from torch import nn
 from structured_ensembles.errors import NetworkError, SettingsError, unknown
 from structured_ensembles.networks import external
 from structured_ensembles.networks.normalised import Normalised
-from structured_ensembles.types import Choice
+from structured_ensembles.options.choices import Family
 
 if TYPE_CHECKING:
     from structured_ensembles.networks.spec import NetworkSpec
@@ -22,14 +22,6 @@ Factory: TypeAlias = Callable[..., nn.Module]
 F = TypeVar("F", bound=Factory)
 
 _factories: dict[str, Factory] = {}
-
-
-class Family(Choice):
-    """Architectures that the published experiments train with the same learning rates."""
-
-    RESNET = "resnet"
-    VGG = "vgg"
-    OTHER = "other"
 
 
 def register(name: str) -> Callable[[F], F]:

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING
 from torch import Tensor, nn
 from torch.nn import functional
 
-from structured_ensembles.networks._checks import choice, smallest_image
+from structured_ensembles.networks._arguments import choice, smallest_image
 from structured_ensembles.networks._layers import he_initialise
 from structured_ensembles.networks.registry import register
-from structured_ensembles.types import Choice
+from structured_ensembles.options.choices import Choice
 
 if TYPE_CHECKING:
     from collections.abc import Callable

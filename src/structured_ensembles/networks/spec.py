@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, field, fields
 from typing import Any, TypeAlias
 
 from structured_ensembles.errors import SettingsError
-from structured_ensembles.networks._checks import integer, number
+from structured_ensembles.networks._arguments import integer, number
 
 Scalar: TypeAlias = str | int | float | bool | None
 """A JSON scalar."""

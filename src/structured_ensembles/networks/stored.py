@@ -10,10 +10,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.lazy import LazyModuleMixin
 
-from structured_ensembles.channels import surgery
-from structured_ensembles.channels.extraction import draw
 from structured_ensembles.errors import NetworkError, first_line
-from structured_ensembles.sizes import in_mode
+from structured_ensembles.networks import modules
+from structured_ensembles.networks.modules import draw, in_mode
 
 _OTHER_SEED = 2**31 - 1
 """Of the second draw: unlike that of any fit, so that what is not stored differs."""
@@ -81,7 +80,7 @@ def _check_whole(module: nn.Module, example: Tensor) -> None:
     Raises:
         NetworkError: Naming the tensors.
     """
-    other = surgery.copied(module, {})
+    other = modules.copied(module, {})
     for _, owner, name in list(_unstored(other)):
         setattr(owner, name, _disturbed(getattr(owner, name)))
     with torch.no_grad(), in_mode(module, training=False), in_mode(other, training=False):

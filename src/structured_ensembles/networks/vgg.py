@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 from torch import nn
 
-from structured_ensembles.networks._checks import smallest_image
+from structured_ensembles.networks._arguments import smallest_image
 from structured_ensembles.networks._layers import conv_norm_relu, halve, he_initialise, head
 from structured_ensembles.networks.registry import register
 

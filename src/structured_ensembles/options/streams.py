@@ -6,67 +6,25 @@ import math
 from dataclasses import dataclass, field, fields, is_dataclass
 from typing import Any
 
-from structured_ensembles.continual.learner.heads import HeadKind
 from structured_ensembles.errors import SettingsError
-from structured_ensembles.options.presets import Preset
-from structured_ensembles.scores.ranking import Reduce
-from structured_ensembles.scores.search import SearchSettings
-from structured_ensembles.scores.selection import Rule
-from structured_ensembles.training.limits import Optimiser, Schedule, TrainingSettings
-from structured_ensembles.types import Choice, Placement, check_numbers
-
-
-class ThresholdOver(Choice):
-    """Which channels decide what importance is high enough."""
-
-    FREE = "free"
-    """Those that nobody owns yet (published, there called hard)."""
-    ALL = "all"
-    """All of them, though only free ones can be taken (published as soft): a task may get few or none."""
-
-
-class Capacity(Choice):
-    """How many free channels a task gets."""
-
-    GEOMETRIC = "geometric"
-    """A share of what is free, so that every task gets less than the one before (published)."""
-    EQUAL = "equal"
-    """As many for each of a known number of tasks."""
-    FIXED = "fixed"
-    """A number of channels of every group."""
-    AUTO = "auto"
-    """The smallest share that costs no more than some held-out accuracy, found by trial."""
-
-
-class CrossBlock(Choice):
-    """What becomes of the weights by which an older task's channel reads a newer task's."""
-
-    ZERO = "zero"
-    """They are zero: an older task's features stay the same while a newer one is running."""
-    FROZEN = "frozen"
-    """They keep their random initial values (published)."""
-    TRAINABLE = "trainable"
-    """They are trained with the newer task."""
-
-
-class Norms(Choice):
-    """Whose the parameters and statistics of normalisation layers are."""
-
-    OWNER = "owner"
-    """Of the task that owns the channel: four numbers a channel."""
-    TASK = "task"
-    """Every task has its own for all of its channels."""
-
-
-class Exhausted(Choice):
-    """What happens to a task for which no free channel is left."""
-
-    REUSE = "reuse"
-    """It learns a head on the channels of the older tasks, and a notice says so."""
-    ERROR = "error"
-    """It is refused."""
-    EXPAND = "expand"
-    """The network grows first."""
+from structured_ensembles.options.choices import (
+    Capacity,
+    Choice,
+    CrossBlock,
+    Exhausted,
+    HeadKind,
+    Norms,
+    Optimiser,
+    Placement,
+    Preset,
+    Reduce,
+    Rule,
+    Schedule,
+    ThresholdOver,
+    check_numbers,
+)
+from structured_ensembles.options.search import SearchSettings
+from structured_ensembles.options.training import TrainingSettings
 
 
 @dataclass(frozen=True)

@@ -8,13 +8,14 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from structured_ensembles import sizes
 from structured_ensembles.artefact import file as artefact
 from structured_ensembles.channels import surgery
-from structured_ensembles.channels.extraction import skeleton
 from structured_ensembles.errors import NetworkError, SettingsError, first_line
-from structured_ensembles.scores.selection import Rule, fewest, impossible, savings
-from structured_ensembles.sizes import Budget, Unit
+from structured_ensembles.networks import sizes
+from structured_ensembles.networks.modules import skeleton
+from structured_ensembles.options.budget import Budget, Unit
+from structured_ensembles.options.choices import Rule
+from structured_ensembles.scores.selection import fewest, impossible, savings
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

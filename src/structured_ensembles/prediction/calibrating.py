@@ -11,7 +11,7 @@ from structured_ensembles.prediction.uncertainty import check_finite, predict_fr
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from structured_ensembles.types import Combine
+    from structured_ensembles.options.choices import Combine
 
 GAMMAS = tuple(i / 3 for i in range(10))
 """The published grid: ten equal steps from 0 to 3."""

@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from structured_ensembles import sizes
 from structured_ensembles.artefact import file as artefact
 from structured_ensembles.errors import ArtefactError, DataError, SettingsError, first_line
+from structured_ensembles.networks import modules, sizes
 from structured_ensembles.prediction.temperature import temper
 from structured_ensembles.prediction.uncertainty import predict_from_logits, require_finite
 
@@ -23,7 +23,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
     from structured_ensembles.artefact.file import Record
-    from structured_ensembles.types import Architecture, Combine, Prediction
+    from structured_ensembles.options.choices import Combine
+    from structured_ensembles.types import Architecture, Prediction
 
 
 @dataclass(frozen=True)
@@ -128,7 +129,7 @@ class Ensemble(nn.Module):
         first = next(self.parameters())
         # Whole numbers are tokens, or pixels for the network to scale: they are what they are.
         kind = first.dtype if inputs.is_floating_point() else inputs.dtype
-        with sizes.in_mode(self, training=False), _explained(inputs, self.record.input_shape):
+        with modules.in_mode(self, training=False), _explained(inputs, self.record.input_shape):
             return torch.cat([self(part.to(first.device, kind)) for part in torch.split(inputs, batch_size)], dim=1)
 
     def size(self) -> Size:

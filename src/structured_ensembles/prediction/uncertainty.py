@@ -12,7 +12,8 @@ import torch
 from torch import Tensor
 
 from structured_ensembles.errors import DataError, SettingsError
-from structured_ensembles.types import Combine, Prediction
+from structured_ensembles.options.choices import Combine
+from structured_ensembles.types import Prediction
 
 
 def predict_from_logits(logits: Tensor, combine: Combine = Combine.PROBABILITIES) -> Prediction:

@@ -11,28 +11,19 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from structured_ensembles.errors import SettingsError
+from structured_ensembles.options.choices import Placement, Reduce
 from structured_ensembles.progress import track
 from structured_ensembles.scores.scaling import frozen, scaled
 from structured_ensembles.scores.search import forward_members
 from structured_ensembles.seeding import deterministic, seeded
-from structured_ensembles.types import Choice, Importance, Placement, Scores, Topology
 
 if TYPE_CHECKING:
     from torch.utils.data import DataLoader
 
+    from structured_ensembles.types import Importance, Scores, Topology
+
 MEDIAN_BATCHES = 256
 """Up to so many batches the median is exact; beyond, it is that of so many batches drawn at random."""
-
-
-class Reduce(Choice):
-    """How the gradients of the batches become one importance."""
-
-    MEAN = "mean"
-    """Their mean (published default)."""
-    MEDIAN = "median"
-    """Their median; the lower one of two."""
-    MAX = "max"
-    """The largest."""
 
 
 def rank(

@@ -17,27 +17,8 @@ from torch.nn.functional import softplus
 
 from structured_ensembles.channels import surgery
 from structured_ensembles.errors import NetworkError
-from structured_ensembles.types import Choice, Cut, Group, Placement, Scores, Side, Topology
-
-
-class Parametrisation(Choice):
-    """How scores are parametrised."""
-
-    FREE = "free"
-    """The scale factor itself, started from N(0, 1)."""
-    CONSTANT = "constant"
-    """The scale factor itself, started at 1: the members start alike."""
-    NORMAL = "normal"
-    """A normal distribution, started at mean 0 and deviation 1."""
-    LAPLACE = "laplace"
-    """A Laplace distribution, started at location 0 and scale 1."""
-    BETA = "beta"
-    """A Beta distribution, both parameters started from U(1, 2)."""
-    GAMMA = "gamma"
-    """A Gamma distribution, started at shape 1 and rate 2."""
-    EXPONENTIAL = "exponential"
-    """An exponential distribution, started at rate 1."""
-
+from structured_ensembles.options.choices import Parametrisation, Placement
+from structured_ensembles.types import Cut, Group, Scores, Side, Topology
 
 Start: TypeAlias = Callable[[tuple[int, int], torch.Generator], Tensor]
 """Draws the start values of one parameter of all scores: of shape (M, N)."""

@@ -8,57 +8,20 @@ bisection.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
-from structured_ensembles.errors import BudgetError, SettingsError
-from structured_ensembles.types import Channels, Choice, Importance, Topology, check_numbers
+from structured_ensembles.errors import BudgetError
+from structured_ensembles.options.choices import Rule
+
+if TYPE_CHECKING:
+    from structured_ensembles.options.selection import SelectionSettings
+    from structured_ensembles.types import Channels, Importance, Topology
 
 Keys = Mapping[str, Tensor]
 """By group, each member's place of each channel in the order of keeping: (M, C), in [0, 1]."""
-
-
-class Rule(Choice):
-    """In what order channels are kept."""
-
-    PER_COST = "per_cost"
-    """All of a member's channels together, by importance per byte (or FLOP) that removing the channel saves."""
-    GLOBAL = "global"
-    """All of a member's channels together, by importance (published)."""
-    LOCAL = "local"
-    """Within each group, by importance: every group keeps the same share."""
-    TAPERED = "tapered"
-    """Within each group, by importance: groups keep shares in proportion to given weights (`pricing.Price.shares`)."""
-
-
-@dataclass(frozen=True)
-class SelectionSettings:
-    """How channels are selected.
-
-    Attributes:
-        rule: In what order they are kept.
-        keep: The share of channels kept, in (0, 1]; ignored where there is a budget.
-        normalise: Whether importances are first divided by their mean within the member's group.
-        round_to: Every width is rounded up to a multiple of this, as far as the group has channels.
-
-    Raises:
-        SettingsError: If a value is outside its limits, or no rule has this name.
-    """
-
-    rule: Rule = Rule.PER_COST
-    keep: float = 0.5
-    normalise: bool = False
-    round_to: int = 1
-
-    def __post_init__(self) -> None:
-        check_numbers(self)
-        object.__setattr__(self, "rule", Rule.named(self.rule))
-        if not 0 < self.keep <= 1:
-            raise SettingsError(f"keep {self.keep} is outside (0, 1]: 0.5 keeps half of the channels")
-        if not self.round_to >= 1:
-            raise SettingsError(f"round_to {self.round_to} must be at least 1")
 
 
 def order(importance: Importance, settings: SelectionSettings, weights: Mapping[str, float]) -> Keys:

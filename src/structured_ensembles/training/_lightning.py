@@ -30,19 +30,22 @@ from torch.optim import SGD, Adam, AdamW, Optimizer
 from torch.optim.lr_scheduler import CosineAnnealingLR, LRScheduler, MultiStepLR, OneCycleLR
 
 from structured_ensembles import progress
-from structured_ensembles.data import digests
 from structured_ensembles.data.augmentation import augment
 from structured_ensembles.data.batches import loader, set_epoch
 from structured_ensembles.data.labels import sized
 from structured_ensembles.errors import ArtefactError, SettingsError
+from structured_ensembles.networks import modules
+from structured_ensembles.options.choices import Log, Optimiser, Schedule
 from structured_ensembles.seeding import derived_seed, deterministic
-from structured_ensembles.training.limits import Log, Optimiser, Schedule, TrainingSettings, best_row, finished
+from structured_ensembles.training.limits import best_row, finished
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
     from lightning.pytorch.utilities.types import OptimizerLRScheduler
     from torch.utils.data import Dataset
+
+    from structured_ensembles.options.training import TrainingSettings
 
 _CHECKPOINT = "training.ckpt"
 _LOG = "log"
@@ -308,7 +311,7 @@ def _identity(job: Job) -> dict[str, str]:
         "settings": repr({name: str(value) for name, value in asdict(settings).items()}),
         "seed": str(job.seed),
         "examples": f"{sized(job.train_set)} and {sized(job.held_out)} held out",
-        "initial weights": digests.of_weights(job.network.state_dict()),
+        "initial weights": modules.of_weights(job.network.state_dict()),
         "layers": hashlib.sha256(repr(job.network).encode()).hexdigest(),
     }
 

@@ -13,18 +13,21 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
-from structured_ensembles.channels import surgery
-from structured_ensembles.data.augmentation import Augmentation, check_images
+from structured_ensembles.data.augmentation import check_images
 from structured_ensembles.data.labels import check_pair, sized
 from structured_ensembles.errors import NetworkError, SettingsError
+from structured_ensembles.networks import modules
+from structured_ensembles.options.choices import Augmentation, Log
 from structured_ensembles.seeding import derived_seed
-from structured_ensembles.training.limits import Log, TrainingSettings, best_row, limited
+from structured_ensembles.training.limits import best_row, limited
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from pathlib import Path
 
     from torch.utils.data import Dataset
+
+    from structured_ensembles.options.training import TrainingSettings
 
 
 @dataclass(frozen=True)
@@ -94,7 +97,7 @@ def train(
     from structured_ensembles.training import _lightning
 
     settings = limited(settings, sized(train_set))
-    copied = surgery.copied(network, {})
+    copied = modules.copied(network, {})
     copied.train()
     job = _lightning.Job(copied, train_set, held_out, settings, seed, label, directory, loss)
     state = _lightning.run(job)

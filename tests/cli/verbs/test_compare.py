@@ -12,7 +12,7 @@ from structured_ensembles.cli.configuration import comparison
 from structured_ensembles.errors import SettingsError
 from structured_ensembles.experiments.comparison import ARMS, running
 from structured_ensembles.methods import METHODS, NarrowEnsemble, SingleNetwork
-from structured_ensembles.options.presets import Preset
+from structured_ensembles.options.choices import Preset
 
 from ..conftest import contents, invoke
 

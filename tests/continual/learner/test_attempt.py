@@ -8,8 +8,9 @@ from torch import nn
 from torch.nn.functional import cross_entropy
 
 from structured_ensembles.continual.learner.learner import ContinualLearner
-from structured_ensembles.options.streams import ContinualSettings, Norms
-from structured_ensembles.scores.search import SearchSettings
+from structured_ensembles.options.choices import Norms
+from structured_ensembles.options.search import SearchSettings
+from structured_ensembles.options.streams import ContinualSettings
 
 SHAPE = (1, 6, 6)
 

@@ -14,8 +14,8 @@ from structured_ensembles.continual.learner import capacity
 from structured_ensembles.continual.learner.capacity import take
 from structured_ensembles.continual.learner.ownership import NOBODY, claimed, free
 from structured_ensembles.errors import SettingsError
-from structured_ensembles.options.streams import Capacity, ContinualSettings, Exhausted, ThresholdOver
-from structured_ensembles.scores.selection import Rule
+from structured_ensembles.options.choices import Capacity, Exhausted, Rule, ThresholdOver
+from structured_ensembles.options.streams import ContinualSettings
 
 LOCAL = ContinualSettings()
 GLOBAL = replace(LOCAL, rule=Rule.GLOBAL)

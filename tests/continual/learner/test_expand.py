@@ -15,9 +15,10 @@ from structured_ensembles.channels import surgery
 from structured_ensembles.continual.learner import expand, inference, ownership, state, units
 from structured_ensembles.continual.learner.learner import ContinualLearner
 from structured_ensembles.errors import NetworkError
-from structured_ensembles.options.streams import Capacity, ContinualSettings, CrossBlock, Norms
-from structured_ensembles.scores.search import SearchSettings
-from structured_ensembles.training.limits import TrainingSettings
+from structured_ensembles.options.choices import Capacity, CrossBlock, Norms
+from structured_ensembles.options.search import SearchSettings
+from structured_ensembles.options.streams import ContinualSettings
+from structured_ensembles.options.training import TrainingSettings
 from structured_ensembles.types import Cut, Group, Side
 
 SETTINGS = ContinualSettings(

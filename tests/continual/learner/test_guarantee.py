@@ -15,8 +15,7 @@ from structured_ensembles.continual.learner import capacity, guard, lesson, owne
 from structured_ensembles.continual.learner.heads import TaskNetwork
 from structured_ensembles.continual.learner.learner import ContinualLearner
 from structured_ensembles.errors import NetworkError
-from structured_ensembles.options.streams import CrossBlock, Norms
-from structured_ensembles.training.limits import Optimiser
+from structured_ensembles.options.choices import CrossBlock, Norms, Optimiser
 
 from ..learners import TINY, TRAINING, examples, same
 

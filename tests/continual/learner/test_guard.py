@@ -9,7 +9,8 @@ import torch
 from torch import nn
 
 from structured_ensembles.continual.learner import guard
-from structured_ensembles.continual.learner.heads import HeadKind, TaskNetwork, make_head
+from structured_ensembles.continual.learner.heads import TaskNetwork, make_head
+from structured_ensembles.options.choices import HeadKind
 
 MASKS = {
     "backbone.0.weight": torch.tensor([[True], [False], [False]]),

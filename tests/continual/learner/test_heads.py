@@ -6,8 +6,9 @@ import pytest
 import torch
 from torch import nn
 
-from structured_ensembles.continual.learner.heads import HeadKind, TaskNetwork, make_head, probe_head
+from structured_ensembles.continual.learner.heads import TaskNetwork, make_head, probe_head
 from structured_ensembles.errors import NetworkError
+from structured_ensembles.options.choices import HeadKind
 
 
 def parameters(module):

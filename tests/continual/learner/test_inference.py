@@ -12,14 +12,14 @@ from torch.nn.functional import cross_entropy, relu
 from torch.utils.data import TensorDataset
 
 from structured_ensembles.continual.learner import inference
-from structured_ensembles.continual.learner.inference import Answer, Per
+from structured_ensembles.continual.learner.inference import Answer
 from structured_ensembles.continual.learner.learner import ContinualLearner
-from structured_ensembles.continual.learner.profile import Score
 from structured_ensembles.errors import DataError, SettingsError
-from structured_ensembles.options.streams import ContinualSettings, CrossBlock, HeadKind, Norms
+from structured_ensembles.options.choices import CrossBlock, Norms, Optimiser, Per, Score
+from structured_ensembles.options.search import SearchSettings
+from structured_ensembles.options.streams import ContinualSettings, HeadKind
+from structured_ensembles.options.training import TrainingSettings
 from structured_ensembles.prediction.uncertainty import entropy
-from structured_ensembles.scores.search import SearchSettings
-from structured_ensembles.training.limits import Optimiser, TrainingSettings
 
 SETTINGS = ContinualSettings(
     training=TrainingSettings(

@@ -9,8 +9,8 @@ import pytest
 
 from structured_ensembles.continual.learner import learner, lesson
 from structured_ensembles.continual.learner.learner import ContinualLearner
-from structured_ensembles.data.digests import mark
 from structured_ensembles.errors import DataError, SettingsError
+from structured_ensembles.files.marks import mark
 
 from ..learners import TINY, examples, made, small
 

@@ -14,9 +14,9 @@ from torch.utils.data import DataLoader, Dataset, RandomSampler, TensorDataset
 from structured_ensembles.continual.learner import lesson
 from structured_ensembles.continual.learner.learner import ContinualLearner
 from structured_ensembles.errors import DataError
+from structured_ensembles.options.search import SearchSettings
 from structured_ensembles.options.streams import ContinualSettings
-from structured_ensembles.scores.search import SearchSettings
-from structured_ensembles.training.limits import TrainingSettings
+from structured_ensembles.options.training import TrainingSettings
 
 SETTINGS = ContinualSettings(
     training=TrainingSettings(epochs=1, batch_size=8), search=SearchSettings(max_steps=1, batch_size=12), held_out=0.25

@@ -9,10 +9,10 @@ import torch
 from torch import nn
 
 from structured_ensembles.continual.learner import ownership
-from structured_ensembles.continual.learner.heads import HeadKind, TaskNetwork, make_head
+from structured_ensembles.continual.learner.heads import TaskNetwork, make_head
 from structured_ensembles.continual.learner.ownership import NOBODY
 from structured_ensembles.continual.learner.units import find
-from structured_ensembles.options.streams import CrossBlock, Norms
+from structured_ensembles.options.choices import CrossBlock, HeadKind, Norms
 
 WIDTH, OUT = 4, 3
 OWNERS = {"backbone.0": torch.tensor([0, 2, NOBODY, 1]), "backbone.5": torch.tensor([1, 0, NOBODY])}

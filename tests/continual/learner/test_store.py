@@ -14,8 +14,8 @@ from structured_ensembles.continual.learner.learner import ContinualLearner
 from structured_ensembles.errors import ArtefactError, SettingsError
 from structured_ensembles.files import whole
 from structured_ensembles.networks import NetworkSpec
-from structured_ensembles.options.streams import Norms
-from structured_ensembles.training.limits import Optimiser, Schedule, TrainingSettings
+from structured_ensembles.options.choices import Norms, Optimiser, Schedule
+from structured_ensembles.options.training import TrainingSettings
 
 from ..learners import SHAPE, examples
 from ..streams import SETTINGS, STREAMS, Small, looped, made, said, same

@@ -16,7 +16,8 @@ from structured_ensembles.continual.strategies.batch_ensemble import Factored, F
 from structured_ensembles.continual.strategies.packnet import Partial
 from structured_ensembles.data.sources import Split, as_float
 from structured_ensembles.errors import NetworkError
-from structured_ensembles.training.limits import Optimiser, TrainingSettings
+from structured_ensembles.options.choices import Optimiser
+from structured_ensembles.options.training import TrainingSettings
 
 WEIGHTS = {"0.weight": 8 * 1 * 9, "4.weight": 12 * 8 * 9}
 FACTORS = (1 + 8) + (8 + 12)

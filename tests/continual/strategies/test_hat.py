@@ -16,7 +16,8 @@ from structured_ensembles.continual.strategies import HAT
 from structured_ensembles.continual.strategies.hat import Gated, Gates
 from structured_ensembles.data.sources import Split, as_float
 from structured_ensembles.errors import NetworkError, SettingsError
-from structured_ensembles.training.limits import Optimiser, TrainingSettings
+from structured_ensembles.options.choices import Optimiser
+from structured_ensembles.options.training import TrainingSettings
 from structured_ensembles.types import Group
 
 WEIGHTS = {"0.weight": 8 * 1 * 9, "4.weight": 12 * 8 * 9}

@@ -13,9 +13,10 @@ from structured_ensembles.continual.learner.memory import owner_bits, packed, un
 from structured_ensembles.continual.strategies import PackNet
 from structured_ensembles.continual.strategies.packnet import NOBODY, Partial, survivors
 from structured_ensembles.data.sources import as_float
-from structured_ensembles.options.streams import Capacity
+from structured_ensembles.options.choices import Capacity, Optimiser
+from structured_ensembles.options.training import TrainingSettings
 from structured_ensembles.training import loop
-from structured_ensembles.training.limits import Optimiser, TrainingSettings, limited
+from structured_ensembles.training.limits import limited
 
 WEIGHTS = {"0.weight": 8 * 1 * 9, "4.weight": 12 * 8 * 9}
 

@@ -8,9 +8,10 @@ from torch import nn
 from torch.nn.functional import cross_entropy
 
 from structured_ensembles.continual.strategies._routing import Routed, joined, tagged
-from structured_ensembles.data.augmentation import Augmentation, augment
+from structured_ensembles.data.augmentation import augment
 from structured_ensembles.data.sources import Split, as_float
 from structured_ensembles.errors import SettingsError
+from structured_ensembles.options.choices import Augmentation
 
 WIDTHS = (2, 4, 3)
 

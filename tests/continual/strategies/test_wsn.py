@@ -16,7 +16,8 @@ from structured_ensembles.continual.strategies import WSN
 from structured_ensembles.continual.strategies.wsn import Winner, strongest
 from structured_ensembles.data.sources import as_float
 from structured_ensembles.errors import SettingsError
-from structured_ensembles.training.limits import Optimiser, TrainingSettings
+from structured_ensembles.options.choices import Optimiser
+from structured_ensembles.options.training import TrainingSettings
 
 WEIGHTS = {"0.weight": 8 * 1 * 9, "4.weight": 12 * 8 * 9}
 PRIVATE = 12

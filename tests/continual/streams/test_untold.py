@@ -8,10 +8,10 @@ from statistics import fmean
 import pytest
 import torch
 
-from structured_ensembles.continual.learner.inference import Per
 from structured_ensembles.continual.learner.learner import ContinualLearner
 from structured_ensembles.continual.streams.untold import BATCH, measure
 from structured_ensembles.data.sources import Split, as_dataset, as_float
+from structured_ensembles.options.choices import Per
 
 from ..conftest import tiny_backbone, tiny_settings, tiny_stream
 

@@ -17,8 +17,8 @@ from structured_ensembles.evaluation.blocks.adversarial import EPSILONS, adversa
 from structured_ensembles.evaluation.blocks.attacks import fgsm, pgd
 from structured_ensembles.implicit.mimo import mimo
 from structured_ensembles.networks import NetworkSpec
+from structured_ensembles.options.choices import Combine
 from structured_ensembles.prediction.ensemble import Ensemble
-from structured_ensembles.types import Combine
 
 SHAPE = (1, 8, 8)
 DIGITS = load("digits").train

@@ -17,9 +17,9 @@ from structured_ensembles.evaluation import nll
 from structured_ensembles.evaluation.blocks import attacks
 from structured_ensembles.evaluation.blocks.attacks import fgsm, gradient, losses, pgd
 from structured_ensembles.networks import Normalised
+from structured_ensembles.options.choices import Combine
 from structured_ensembles.prediction.ensemble import Ensemble
 from structured_ensembles.prediction.uncertainty import predict_from_logits
-from structured_ensembles.types import Combine
 
 SHAPE, CLASSES = (2, 4, 4), 3
 ULP = 2**-23

@@ -16,8 +16,8 @@ from structured_ensembles.errors import DataError, SettingsError
 from structured_ensembles.evaluation import accuracy, brier, ece, nll, reliability
 from structured_ensembles.evaluation.answers import Answers
 from structured_ensembles.evaluation.blocks.calibration import adaptive_ece, calibration, classwise_ece, maximum_ce
+from structured_ensembles.options.choices import Combine
 from structured_ensembles.prediction.temperature import temper
-from structured_ensembles.types import Combine
 
 if TYPE_CHECKING:
     from types import ModuleType

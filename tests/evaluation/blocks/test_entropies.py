@@ -15,7 +15,7 @@ from torch import Tensor
 from structured_ensembles.errors import DataError
 from structured_ensembles.evaluation.answers import Answers
 from structured_ensembles.evaluation.blocks.entropies import entropies, entropy_counts, entropy_edges
-from structured_ensembles.types import Combine
+from structured_ensembles.options.choices import Combine
 
 if TYPE_CHECKING:
     from types import ModuleType

@@ -10,16 +10,16 @@ import pytest
 import torch
 from torch import nn
 
-from structured_ensembles import sizes
 from structured_ensembles.artefact.file import Record
 from structured_ensembles.channels.extraction import extract
 from structured_ensembles.errors import ArtefactError, SettingsError
 from structured_ensembles.evaluation.blocks import footprint as module
 from structured_ensembles.evaluation.blocks.footprint import CostInUse, Resident, cost_in_use, footprint, peak_resident
-from structured_ensembles.networks import NetworkSpec, build
+from structured_ensembles.networks import NetworkSpec, build, sizes
+from structured_ensembles.options.choices import Combine
 from structured_ensembles.prediction import _resident
 from structured_ensembles.prediction.ensemble import Ensemble
-from structured_ensembles.types import Combine, Cut, Group, Side
+from structured_ensembles.types import Cut, Group, Side
 
 SPEC = NetworkSpec("mlp", (1, 8, 8), 3, {"width": 12})
 GROUP = Group("1", 12, (Cut("1", Side.OUT), Cut("3", Side.IN)), private=True)

@@ -15,7 +15,7 @@ from structured_ensembles.errors import DataError
 from structured_ensembles.evaluation.answers import Answers
 from structured_ensembles.evaluation.blocks import ood
 from structured_ensembles.evaluation.blocks.ood import SCORES, detection, out_of_distribution
-from structured_ensembles.types import Combine
+from structured_ensembles.options.choices import Combine
 
 SEEDS = st.integers(0, 10**6)
 NUMBERS = st.tuples(st.integers(1, 60), st.integers(1, 60))

@@ -24,9 +24,9 @@ from structured_ensembles.evaluation.blocks.selective import (
     risk_coverage,
     selective,
 )
+from structured_ensembles.options.choices import Combine
 from structured_ensembles.prediction.calibrating import GAMMAS
 from structured_ensembles.prediction.uncertainty import rejection_report, rejection_threshold
-from structured_ensembles.types import Combine
 
 if TYPE_CHECKING:
     from types import ModuleType

@@ -12,8 +12,9 @@ from torch import nn
 from structured_ensembles.artefact.file import Record
 from structured_ensembles.errors import DataError, SettingsError
 from structured_ensembles.evaluation.blocks.structure import Layer, Structure, agreement, structure
+from structured_ensembles.options.choices import Combine
 from structured_ensembles.prediction.ensemble import Ensemble
-from structured_ensembles.types import Combine, Cut, Group, Side
+from structured_ensembles.types import Cut, Group, Side
 
 
 def group(name: str, channels: int) -> Group:

@@ -14,8 +14,8 @@ from structured_ensembles.data.sources import load
 from structured_ensembles.errors import DataError, SettingsError
 from structured_ensembles.evaluation import accuracy, ece, nll
 from structured_ensembles.evaluation.corruptions import KINDS, STANDARD, corrupt, corruptions, corruptions_of_files
+from structured_ensembles.options.choices import Combine
 from structured_ensembles.prediction.ensemble import Ensemble
-from structured_ensembles.types import Combine
 
 SCORES = ["accuracy", "nll", "ece", "rejected_share", "accuracy_of_kept"]
 

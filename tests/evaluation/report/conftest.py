@@ -11,7 +11,7 @@ from sklearn.datasets import load_digits
 
 from structured_ensembles.evaluation.answers import Answers
 from structured_ensembles.evaluation.report import gallery
-from structured_ensembles.types import Combine
+from structured_ensembles.options.choices import Combine
 
 MEMBERS, CLASSES, BINS = 4, 10, 15
 KINDS = ("gaussian_noise", "shot_noise", "defocus_blur", "motion_blur", "snow", "frost", "fog", "jpeg_compression")

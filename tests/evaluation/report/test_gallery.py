@@ -12,7 +12,7 @@ from structured_ensembles.errors import DataError
 from structured_ensembles.evaluation.answers import Answers
 from structured_ensembles.evaluation.report import gallery
 from structured_ensembles.evaluation.report.gallery import LARGEST, SAMPLE
-from structured_ensembles.types import Combine
+from structured_ensembles.options.choices import Combine
 
 
 def pixels(shown):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 import pytest
 from hypothesis import given
@@ -19,9 +20,11 @@ from structured_ensembles.experiments.comparison.records import Cell
 from structured_ensembles.experiments.run import Plan
 from structured_ensembles.methods import METHODS, SingleNetwork
 from structured_ensembles.methods.fitting import Fittable
-from structured_ensembles.options.presets import Preset
-from structured_ensembles.sizes import Budget
-from structured_ensembles.training.limits import Log, TrainingSettings
+from structured_ensembles.options.budget import Budget
+from structured_ensembles.options.choices import Log, Preset
+
+if TYPE_CHECKING:
+    from structured_ensembles.options.training import TrainingSettings
 
 BUDGETED = ("structured", "published", "shuffled", "random", "magnitude", "narrow", "narrow_sliced", "packed")
 

@@ -13,11 +13,11 @@ from hypothesis import strategies as st
 from scipy.stats import ttest_rel
 
 from structured_ensembles.errors import ArtefactError, DataError, SettingsError
+from structured_ensembles.evaluation.statistics import Spread
 from structured_ensembles.experiments.comparison.records import (
     Arm,
     Cell,
     Result,
-    Spread,
     from_json,
     paired,
     sections,

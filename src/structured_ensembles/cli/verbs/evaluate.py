@@ -9,6 +9,9 @@ import click
 
 from structured_ensembles.cli.options import IMAGE_SIZE, declared
 from structured_ensembles.cli.verb import Verb, plugin_option
+from structured_ensembles.evaluation.answers import answer
+from structured_ensembles.evaluation.cost import dense
+from structured_ensembles.evaluation.table import evaluated, row, unfitted
 
 if TYPE_CHECKING:
     from structured_ensembles.artefact.file import Record
@@ -115,14 +118,14 @@ def _briefly(artefact: Path, ensemble: Ensemble, images: ImageData, bins: int, *
     from structured_ensembles.cli.printing import data_json, line, rejection, results, say
     from structured_ensembles.experiments import run
 
-    prediction = run.answer(ensemble, images.test.images)
-    entry = run.evaluated(ensemble, prediction, images.test.labels, bins=bins)
+    prediction = answer(ensemble, images.test.images)
+    entry = evaluated(ensemble, prediction, images.test.labels, bins=bins)
     if as_json:
         data_json({"schema": run.SCHEMA, "artefact": str(artefact), "data": images.name, **entry})
         return
     line(f"{artefact} on the {len(images.test):,} test images of {images.name}")
     network = ensemble.record.network
-    results([*([run.unfitted(run.dense(network, images.classes))] if network else []), run.row(entry)])
+    results([*([unfitted(dense(network, images.classes))] if network else []), row(entry)])
     say(rejection(entry))
 
 

@@ -51,7 +51,7 @@ def described(path: Path) -> dict[str, Any]:
     """
     from dataclasses import asdict
 
-    from structured_ensembles.experiments.run import cost, dense
+    from structured_ensembles.evaluation.cost import cost, dense
     from structured_ensembles.prediction.ensemble import Ensemble
 
     ensemble = Ensemble.load(path)
@@ -120,7 +120,7 @@ def _mean(values: Sequence[float]) -> float:
 
 def _print(found: Mapping[str, Any]) -> None:
     from structured_ensembles.cli.printing import head, say, table
-    from structured_ensembles.experiments.run import title
+    from structured_ensembles.evaluation.table import title
 
     arguments = ", ".join(f"{name}={value}" for name, value in found["arguments"].items())
     architecture = f"{found['architecture']}{f' ({arguments})' if arguments else ''}"

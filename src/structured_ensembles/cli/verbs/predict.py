@@ -51,7 +51,7 @@ def answered(
         DataError: An image cannot.
     """
     from structured_ensembles.data.sources import read_images
-    from structured_ensembles.experiments.run import answer, image_shape
+    from structured_ensembles.evaluation.answers import answer, image_shape
     from structured_ensembles.prediction.ensemble import Ensemble
 
     ensemble = Ensemble.load(artefact)

@@ -15,10 +15,10 @@ from structured_ensembles.channels import surgery
 from structured_ensembles.continual.learner import guard, ownership
 from structured_ensembles.continual.learner.heads import TaskNetwork
 from structured_ensembles.continual.learner.state import State, TaskRecord, answers, digests, widths_of
-from structured_ensembles.data.digests import claim as claim_folder
-from structured_ensembles.data.digests import of_weights
 from structured_ensembles.errors import SettingsError
-from structured_ensembles.options.streams import CrossBlock, Norms
+from structured_ensembles.files.marks import claim as claim_folder
+from structured_ensembles.networks.modules import of_weights
+from structured_ensembles.options.choices import CrossBlock, Norms
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -10,9 +10,8 @@ from typing import Any, TypeAlias
 import torch
 from torch import Tensor, nn
 
-from structured_ensembles import sizes
 from structured_ensembles.errors import NetworkError, first_line
-from structured_ensembles.networks import NetworkSpec, build, half_vgg11
+from structured_ensembles.networks import NetworkSpec, build, half_vgg11, modules
 
 Backbone: TypeAlias = NetworkSpec | Callable[[], nn.Module] | nn.Module
 """What makes a backbone: a name and its arguments, a factory (a class will do), or one network."""
@@ -70,7 +69,7 @@ def features_of(network: nn.Module, example: Tensor) -> tuple[int, ...]:
         NetworkError: It fails on the example, or gives something else than one tensor of B features.
     """
     try:
-        with torch.no_grad(), sizes.in_mode(network, training=False):
+        with torch.no_grad(), modules.in_mode(network, training=False):
             output = network(example)
     except Exception as error:
         raise NetworkError(
@@ -91,7 +90,7 @@ def _output_layer(network: nn.Module, example: Tensor) -> str | None:
         if name and isinstance(module, nn.Linear)
     ]
     try:
-        with torch.no_grad(), sizes.in_mode(network, training=False):
+        with torch.no_grad(), modules.in_mode(network, training=False):
             result = network(example)
     finally:
         for hook in hooks:

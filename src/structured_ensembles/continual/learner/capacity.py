@@ -13,10 +13,11 @@ from structured_ensembles.continual.learner.heads import TaskNetwork
 from structured_ensembles.data.batches import loader
 from structured_ensembles.errors import SettingsError
 from structured_ensembles.methods.fitting import device
-from structured_ensembles.options.streams import Capacity, Exhausted, ThresholdOver
+from structured_ensembles.options.choices import Capacity, Exhausted, Rule, ThresholdOver
+from structured_ensembles.options.selection import SelectionSettings
 from structured_ensembles.scores.ranking import rank
 from structured_ensembles.scores.search import search
-from structured_ensembles.scores.selection import Rule, SelectionSettings, keep_share, order
+from structured_ensembles.scores.selection import keep_share, order
 from structured_ensembles.seeding import derived_seed
 from structured_ensembles.types import Topology
 

@@ -22,7 +22,7 @@ from structured_ensembles.continual.learner.heads import TaskNetwork
 from structured_ensembles.continual.learner.state import State, whole, widths_of
 from structured_ensembles.continual.learner.units import OWNED
 from structured_ensembles.errors import NetworkError, first_line
-from structured_ensembles.options.streams import Capacity, CrossBlock
+from structured_ensembles.options.choices import Capacity, CrossBlock
 from structured_ensembles.seeding import seeded
 from structured_ensembles.types import Cut, Group, Side
 

@@ -11,23 +11,14 @@ from typing import TYPE_CHECKING
 from torch import Tensor, nn
 
 from structured_ensembles.errors import NetworkError
+from structured_ensembles.options.choices import HeadKind
 from structured_ensembles.seeding import seeded
-from structured_ensembles.types import Choice
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
 DROPOUT = 0.25
 """Of the published head."""
-
-
-class HeadKind(Choice):
-    """What a head is made of."""
-
-    LINEAR = "linear"
-    """Global average pooling of maps, then one linear layer."""
-    PUBLISHED = "published"
-    """Three linear layers with dropout on the flattened features, however many they are."""
 
 
 class TaskNetwork(nn.Module):

@@ -21,15 +21,15 @@ from torch.utils.data import Subset
 from structured_ensembles.channels import surgery
 from structured_ensembles.continual.learner import ownership
 from structured_ensembles.continual.learner.heads import TaskNetwork
-from structured_ensembles.continual.learner.profile import Profile, Score
+from structured_ensembles.continual.learner.profile import Profile
 from structured_ensembles.continual.learner.state import State, whole
 from structured_ensembles.data.batches import loader
 from structured_ensembles.data.labels import sized
-from structured_ensembles.options.streams import CrossBlock
+from structured_ensembles.options.choices import CrossBlock, Per, Score
 from structured_ensembles.prediction.temperature import fit_temperature
 from structured_ensembles.prediction.uncertainty import entropy, predict_from_logits
 from structured_ensembles.seeding import seeded
-from structured_ensembles.types import Choice, Prediction, Side
+from structured_ensembles.types import Prediction, Side
 
 MOST_EXAMPLES = 2000
 """A task is described by so many of its examples at most, spread over the dataset."""
@@ -37,15 +37,6 @@ MOST_EXAMPLES = 2000
 _SHRINKAGE = 0.1
 """Of the covariance, towards the same variance in every direction: a few hundred examples do not tell all of them."""
 _SMALLEST = 1e-6
-
-
-class Per(Choice):
-    """What belongs to one task."""
-
-    SAMPLE = "sample"
-    """Every input may belong to another one."""
-    BATCH = "batch"
-    """All inputs that are passed together belong to one."""
 
 
 class Answer(NamedTuple):

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, overload
 
 from torch import Tensor, nn
 
-from structured_ensembles.channels.extraction import draw, extract
+from structured_ensembles.channels.extraction import extract
 from structured_ensembles.continual.learner import attempt as attempts
 from structured_ensembles.continual.learner import (
     capacity,
@@ -32,15 +32,15 @@ from structured_ensembles.continual.learner import (
 )
 from structured_ensembles.continual.learner.backbones import factory, features_of
 from structured_ensembles.continual.learner.heads import TaskNetwork, make_head
-from structured_ensembles.continual.learner.inference import Inferred, Per
 from structured_ensembles.continual.learner.memory import Memory, measured
-from structured_ensembles.continual.learner.profile import Score
 from structured_ensembles.continual.learner.tasks import check_number
-from structured_ensembles.data.digests import mark
 from structured_ensembles.errors import NetworkError, SettingsError
+from structured_ensembles.files.marks import mark
 from structured_ensembles.networks import NetworkSpec
+from structured_ensembles.networks.modules import draw
 from structured_ensembles.networks.stored import check_initialised, check_stored
-from structured_ensembles.options.streams import Capacity, Exhausted, lasting
+from structured_ensembles.options.choices import Capacity, Exhausted, Per, Score
+from structured_ensembles.options.streams import lasting
 from structured_ensembles.options.streams import settings as preset
 from structured_ensembles.prediction.uncertainty import predict_from_logits
 from structured_ensembles.seeding import derived_seed, seeded
@@ -49,6 +49,7 @@ from structured_ensembles.training.loop import train as train_network
 if TYPE_CHECKING:
     from structured_ensembles.continual.learner.attempt import Attempt
     from structured_ensembles.continual.learner.backbones import Backbone
+    from structured_ensembles.continual.learner.inference import Inferred
     from structured_ensembles.continual.learner.lesson import Classes, Lesson
     from structured_ensembles.continual.learner.memory import Served
     from structured_ensembles.continual.learner.state import State, TaskRecord

@@ -11,9 +11,10 @@ from torch import Tensor
 
 from structured_ensembles.continual.learner.tasks import check_names
 from structured_ensembles.data.batches import as_dataset, check_finite, repeats, split_held_out
-from structured_ensembles.data.digests import check_mark, fingerprint
+from structured_ensembles.data.digests import fingerprint
 from structured_ensembles.data.labels import check_pair, labels_of, sized
 from structured_ensembles.errors import DataError, first_line
+from structured_ensembles.files.marks import check_mark
 from structured_ensembles.prediction.uncertainty import require_finite
 from structured_ensembles.seeding import seeded
 

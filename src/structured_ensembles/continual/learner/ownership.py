@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from structured_ensembles.channels import surgery
 from structured_ensembles.continual.learner.units import BACKBONE, OWNED
-from structured_ensembles.options.streams import CrossBlock, Norms
+from structured_ensembles.options.choices import CrossBlock, Norms
 from structured_ensembles.types import Channels, Group, Side
 
 if TYPE_CHECKING:

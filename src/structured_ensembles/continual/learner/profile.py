@@ -5,23 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from structured_ensembles.types import Choice
-
 if TYPE_CHECKING:
     from torch import Tensor
-
-
-class Score(Choice):
-    """By what an input is told to belong to a task; higher is more usual."""
-
-    DISTANCE = "distance"
-    """Minus the Mahalanobis distance of its features to the nearest class of the task."""
-    ENTROPY = "entropy"
-    """Minus the entropy of the task's probabilities, over ln K."""
-    ENERGY = "energy"
-    """The logarithm of the sum of the exponentials of the task's logits."""
-    MAX_PROBABILITY = "max_probability"
-    """The highest probability of the task's classes."""
 
 
 @dataclass(frozen=True, eq=False)

@@ -20,13 +20,14 @@ from structured_ensembles.continual.learner.heads import TaskNetwork
 from structured_ensembles.continual.learner.memory import owner_bits, packed
 from structured_ensembles.continual.learner.units import BACKBONE, COUNTER
 from structured_ensembles.errors import NetworkError
+from structured_ensembles.networks import modules
 from structured_ensembles.types import Group, Side
 
 if TYPE_CHECKING:
     from structured_ensembles.continual.learner.memory import Served
     from structured_ensembles.continual.learner.ownership import Owners
     from structured_ensembles.continual.learner.profile import Profile
-    from structured_ensembles.options.streams import CrossBlock
+    from structured_ensembles.options.choices import CrossBlock
 
 
 @dataclass(frozen=True, eq=False)
@@ -89,7 +90,7 @@ def whole(state: State, task: int) -> TaskNetwork:
     for name, values in state.norms[task].items():
         there = tensors[name]
         shared[id(there)] = nn.Parameter(values, there.requires_grad) if isinstance(there, nn.Parameter) else values
-    return cast("TaskNetwork", surgery.copied(network, shared)).eval()
+    return cast("TaskNetwork", modules.copied(network, shared)).eval()
 
 
 class Learned(NamedTuple):

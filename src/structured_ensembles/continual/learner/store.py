@@ -22,18 +22,19 @@ from safetensors import SafetensorError
 from safetensors import torch as safetensors
 from torch import Tensor, nn
 
-from structured_ensembles.artefact.record import object_of, parsed, require
 from structured_ensembles.artefact.restoring import differences, in_proportion
 from structured_ensembles.continual.learner import ownership, units
 from structured_ensembles.continual.learner.backbones import Backbone, features_of
 from structured_ensembles.continual.learner.expand import widened
 from structured_ensembles.continual.learner.heads import TaskNetwork, make_head
-from structured_ensembles.continual.learner.profile import Profile, Score
+from structured_ensembles.continual.learner.profile import Profile
 from structured_ensembles.continual.learner.state import State, TaskRecord, answers, widths_of
 from structured_ensembles.errors import ArtefactError, SettingsError, StructensError
+from structured_ensembles.files.plain import object_of, parsed, require
 from structured_ensembles.files.whole import write_whole_bytes
 from structured_ensembles.networks import NetworkSpec
-from structured_ensembles.options.streams import ContinualSettings, Norms, from_json
+from structured_ensembles.options.choices import Norms, Score
+from structured_ensembles.options.streams import ContinualSettings, from_json
 
 VERSION = 1
 

@@ -16,7 +16,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from structured_ensembles.channels import surgery, topology
 from structured_ensembles.continual.learner.backbones import features_of
-from structured_ensembles.continual.learner.heads import HeadKind, TaskNetwork, probe_head
+from structured_ensembles.continual.learner.heads import TaskNetwork, probe_head
 from structured_ensembles.errors import NetworkError
 from structured_ensembles.seeding import seeded
 from structured_ensembles.types import Side
@@ -24,6 +24,7 @@ from structured_ensembles.types import Side
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
+    from structured_ensembles.options.choices import HeadKind
     from structured_ensembles.types import Group
 
 BACKBONE = "backbone."

@@ -12,7 +12,7 @@ from structured_ensembles.continual.results.records import PARTS, StreamCell, St
 from structured_ensembles.continual.strategies import Joint, SingleTask, Structured
 from structured_ensembles.continual.streams.protocol import StreamResult
 from structured_ensembles.errors import DataError
-from structured_ensembles.experiments.comparison.records import Spread, spread
+from structured_ensembles.evaluation.statistics import Spread, spread
 
 Results: TypeAlias = Mapping[str, Sequence[StreamResult]]
 """By strategy, one result for each seed."""

@@ -9,19 +9,19 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from typing import TYPE_CHECKING, Any
 
-from structured_ensembles.artefact.record import object_of, require
 from structured_ensembles.continual.learner.memory import Memory
 from structured_ensembles.continual.strategies import Joint, SingleTask
 from structured_ensembles.continual.streams.metrics import model_size_efficiency
 from structured_ensembles.continual.streams.protocol import Step, StreamResult
 from structured_ensembles.continual.streams.untold import Untold
 from structured_ensembles.errors import ArtefactError, DataError
-from structured_ensembles.experiments.comparison.records import spread
+from structured_ensembles.evaluation.statistics import spread
+from structured_ensembles.files.plain import object_of, require
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from structured_ensembles.experiments.comparison.records import Spread
+    from structured_ensembles.evaluation.statistics import Spread
 
 PARTS = tuple(part.name for part in fields(Memory))
 """What bytes are for."""

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from structured_ensembles.continual.learner.memory import Served
     from structured_ensembles.continual.learner.tasks import Task
     from structured_ensembles.options.streams import ContinualSettings
-    from structured_ensembles.training.limits import TrainingSettings
+    from structured_ensembles.options.training import TrainingSettings
     from structured_ensembles.types import Architecture
 
 

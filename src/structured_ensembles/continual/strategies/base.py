@@ -12,16 +12,17 @@ from torch import nn
 from torch.nn.functional import cross_entropy
 from torch.nn.modules.batchnorm import _NormBase
 
-from structured_ensembles.channels.extraction import draw
 from structured_ensembles.continual.learner import seeds
 from structured_ensembles.continual.learner.backbones import features_of
 from structured_ensembles.continual.learner.heads import TaskNetwork, make_head
 from structured_ensembles.continual.learner.memory import measured
 from structured_ensembles.continual.learner.tasks import check_number, check_shape, check_task
 from structured_ensembles.continual.learner.units import COUNTER
-from structured_ensembles.data.digests import claim, fingerprint
+from structured_ensembles.data.digests import fingerprint
 from structured_ensembles.data.sources.records import as_dataset
 from structured_ensembles.errors import DataError
+from structured_ensembles.files.marks import claim
+from structured_ensembles.networks.modules import draw
 from structured_ensembles.seeding import derived_seed
 from structured_ensembles.training import loop
 
@@ -35,7 +36,7 @@ if TYPE_CHECKING:
     from structured_ensembles.continual.learner.tasks import Task
     from structured_ensembles.data.sources.records import Split
     from structured_ensembles.options.streams import ContinualSettings
-    from structured_ensembles.training.limits import TrainingSettings
+    from structured_ensembles.options.training import TrainingSettings
     from structured_ensembles.types import Architecture
 
 Network = TypeVar("Network", bound=nn.Module)

@@ -12,10 +12,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
-from structured_ensembles import sizes
 from structured_ensembles.continual.strategies.base import SharedBackbone
 from structured_ensembles.data.sources.records import as_float
 from structured_ensembles.errors import SettingsError
+from structured_ensembles.networks import modules
 from structured_ensembles.seeding import derived_seed
 
 if TYPE_CHECKING:
@@ -162,7 +162,7 @@ def fisher(network: TaskNetwork, images: Tensor, seed: int) -> list[Tensor]:
     parameters = _trained(network)
     generator = torch.Generator().manual_seed(seed)
     total = [torch.zeros_like(parameter) for parameter in parameters]
-    with torch.enable_grad(), sizes.in_mode(network, training=False):
+    with torch.enable_grad(), modules.in_mode(network, training=False):
         for image in images:
             log_likelihood = network(as_float(image[None]).to(parameters[0].device))[0].log_softmax(0)
             label = int(torch.multinomial(log_likelihood.detach().exp().cpu(), 1, generator=generator))

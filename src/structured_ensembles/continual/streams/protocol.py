@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from structured_ensembles import sizes
 from structured_ensembles.continual.learner.tasks import check_stream
 from structured_ensembles.continual.streams import metrics
 from structured_ensembles.data.sources.records import as_float
 from structured_ensembles.errors import SettingsError
 from structured_ensembles.methods.fitting import device
+from structured_ensembles.networks import modules
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -136,7 +136,7 @@ def accuracy(network: nn.Module, split: Split, batch_size: int = 256) -> float:
     where = device()
     network.to(where)
     parts = zip(torch.split(split.images, batch_size), torch.split(split.labels, batch_size), strict=True)
-    with torch.no_grad(), sizes.in_mode(network, training=False):
+    with torch.no_grad(), modules.in_mode(network, training=False):
         right = [int((network(as_float(x).to(where)).argmax(1).cpu() == labels).sum()) for x, labels in parts]
     return sum(right) / len(split)
 

@@ -19,10 +19,10 @@ from torch.nn.functional import logsigmoid
 from structured_ensembles.data.sources import as_float
 from structured_ensembles.data.sources.checks import check_known
 from structured_ensembles.errors import DataError, SettingsError
+from structured_ensembles.networks.modules import in_mode
+from structured_ensembles.options.choices import Combine
 from structured_ensembles.progress import track
 from structured_ensembles.seeding import derived_seed
-from structured_ensembles.sizes import in_mode
-from structured_ensembles.types import Combine
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -21,11 +21,10 @@ from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
 import torch
 
-from structured_ensembles import sizes
 from structured_ensembles.artefact.file import Record
-from structured_ensembles.channels.extraction import draw
 from structured_ensembles.methods import DeepEnsemble, SingleNetwork
-from structured_ensembles.networks import NetworkSpec, build
+from structured_ensembles.networks import NetworkSpec, build, sizes
+from structured_ensembles.networks.modules import draw
 from structured_ensembles.prediction import _resident
 from structured_ensembles.prediction.ensemble import Ensemble
 

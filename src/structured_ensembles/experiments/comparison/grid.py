@@ -13,16 +13,18 @@ from typing import TYPE_CHECKING, Any
 from structured_ensembles.data import sources as datasets
 from structured_ensembles.errors import SettingsError, StructensError, unknown
 from structured_ensembles.evaluation import ece, measure, nll
-from structured_ensembles.execution.local import check_axis
+from structured_ensembles.evaluation.answers import answer
+from structured_ensembles.evaluation.cost import cost
 from structured_ensembles.experiments import run
 from structured_ensembles.experiments.comparison.records import Cell, Result
+from structured_ensembles.experiments.grids import check_axis
 from structured_ensembles.methods import METHODS, SingleNetwork, StructuredEnsemble, make
 from structured_ensembles.networks import family
-from structured_ensembles.options.presets import Preset, Settings, settings
+from structured_ensembles.options.budget import Budget
+from structured_ensembles.options.choices import Log, Preset
+from structured_ensembles.options.presets import settings
 from structured_ensembles.prediction.uncertainty import disagreement
 from structured_ensembles.seeding import machine
-from structured_ensembles.sizes import Budget
-from structured_ensembles.training.limits import Log
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -30,6 +32,7 @@ if TYPE_CHECKING:
     from structured_ensembles.data.sources import ImageData
     from structured_ensembles.experiments.run import Plan
     from structured_ensembles.methods.fitting import Fittable
+    from structured_ensembles.options.ensemble import Settings
     from structured_ensembles.types import Prediction
 
 PUBLISHED = "published"
@@ -118,7 +121,7 @@ def _measured(grid: Grid, cell: Cell, images: ImageData, state: Path | None) -> 
     resumed = state is not None and state.exists()
     pixels: Any = datasets.as_dataset(images.train)
     contestant.fit(pixels, classes=images.classes, seed=cell.seed, directory=state)
-    prediction = run.answer(contestant, images.test.images)
+    prediction = answer(contestant, images.test.images)
     values = _values(prediction, images) | _calibrated(contestant.calibrated(prediction), images) | _costs(contestant)
     return values if resumed else {**values, "seconds": contestant.seconds}
 
@@ -155,11 +158,11 @@ def _calibrated(prediction: Prediction, images: ImageData) -> dict[str, float]:
 
 
 def _costs(contestant: Fittable) -> dict[str, float]:
-    cost = run.cost(contestant)
+    found = cost(contestant)
     return {
-        "parameters": cost.parameters,
-        "buffers": cost.buffers,
-        "bytes_on_disk": cost.bytes_on_disk,
-        "flops": cost.flops,
+        "parameters": found.parameters,
+        "buffers": found.buffers,
+        "bytes_on_disk": found.bytes_on_disk,
+        "flops": found.flops,
         "training_flops": contestant.training_flops,
     }

@@ -14,15 +14,14 @@ from dataclasses import asdict, dataclass, field, fields
 from statistics import fmean, stdev
 from typing import TYPE_CHECKING
 
-from structured_ensembles.artefact.record import object_of, require
 from structured_ensembles.errors import ArtefactError, DataError, SettingsError
-from structured_ensembles.sizes import Budget
+from structured_ensembles.evaluation.statistics import CONFIDENCE, Spread, spread
+from structured_ensembles.files.plain import object_of, require
+from structured_ensembles.options.budget import Budget
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-CONFIDENCE = 0.95
-"""Of the intervals of `paired`."""
 UNIT = "single"
 """The method whose costs are 1x."""
 _LEADING = ("accuracy", "nll", "ece", "brier")
@@ -93,21 +92,6 @@ class Result:
     def seconds(self) -> float | None:
         """How long fitting took; None if it failed, or went on from an earlier stop."""
         return self.values.get("seconds")
-
-
-@dataclass(frozen=True)
-class Spread:
-    """One value over the seeds that have it.
-
-    Attributes:
-        mean: Over the seeds.
-        deviation: The sample standard deviation (divided by count - 1); None for a single seed.
-        count: How many seeds have it, 1 or more.
-    """
-
-    mean: float
-    deviation: float | None
-    count: int
 
 
 @dataclass(frozen=True)
@@ -242,11 +226,6 @@ def _summary(arm: Arm, runs: Sequence[Result]) -> Summary:
     names = dict.fromkeys(name for run in finished for name in run.values)
     values = {name: spread([run.values[name] for run in finished if name in run.values]) for name in names}
     return Summary(arm, len(runs), len(runs) - len(finished), values)
-
-
-def spread(numbers: Sequence[float]) -> Spread:
-    """Of one number or more."""
-    return Spread(fmean(numbers), stdev(numbers) if len(numbers) > 1 else None, len(numbers))
 
 
 def sections(summaries: Sequence[Summary]) -> dict[int, list[Summary]]:

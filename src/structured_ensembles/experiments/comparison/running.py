@@ -11,11 +11,12 @@ from typing import TYPE_CHECKING
 from structured_ensembles.data import digests
 from structured_ensembles.data import sources as datasets
 from structured_ensembles.errors import DataError
-from structured_ensembles.execution import local
-from structured_ensembles.execution.local import CELLS, STATE
+from structured_ensembles.experiments import grids
 from structured_ensembles.experiments.comparison.grid import Grid, cells, fit_cell
 from structured_ensembles.experiments.comparison.records import Cell, Result, from_json, tidy_csv, to_json
 from structured_ensembles.experiments.comparison.tables import markdown
+from structured_ensembles.experiments.grids import CELLS, STATE
+from structured_ensembles.files import marks
 from structured_ensembles.files.whole import write_whole
 
 if TYPE_CHECKING:
@@ -42,7 +43,7 @@ def carry_out(grid: Grid, images: ImageData, folder: Path, jobs: int = 1) -> lis
     (folder / CELLS).mkdir(parents=True, exist_ok=True)
     claim(folder, images)
     here, there = partial(_one, grid, images, folder), partial(_prepared, grid, folder)
-    local.fill(cells(grid), results(grid, folder), here, there, jobs, "comparing")
+    grids.fill(cells(grid), results(grid, folder), here, there, jobs, "comparing")
     return results(grid, folder)
 
 
@@ -54,7 +55,7 @@ def claim(folder: Path, *sources: ImageData) -> None:
     """
     splits = [split for images in sources for split in (images.train, images.test)]
     found = digests.fingerprint([datasets.as_dataset(split) for split in splits])
-    digests.claim(folder, found, f"{folder} holds results on other images: choose another folder")
+    marks.claim(folder, found, f"{folder} holds results on other images: choose another folder")
 
 
 def results(grid: Grid, folder: Path) -> list[Result]:
@@ -63,7 +64,7 @@ def results(grid: Grid, folder: Path) -> list[Result]:
     Raises:
         ArtefactError: A file is damaged.
     """
-    return local.read(folder, cells(grid), from_json)
+    return grids.read(folder, cells(grid), from_json)
 
 
 def write_tables(grid: Grid, images: ImageData, found: Sequence[Result], folder: Path) -> None:
@@ -89,6 +90,6 @@ def _prepared(grid: Grid, folder: Path) -> Callable[[Cell], Result]:
 def _one(grid: Grid, images: ImageData, folder: Path, cell: Cell) -> Result:
     state = folder / STATE / cell.name
     result = fit_cell(grid, cell, images, state)
-    local.write(folder, result, to_json(result))
+    grids.write(folder, result, to_json(result))
     shutil.rmtree(state, ignore_errors=True)
     return result

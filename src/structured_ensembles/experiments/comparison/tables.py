@@ -11,8 +11,9 @@ from rich.measure import Measurement
 from rich.table import Table
 from rich.text import Text
 
+from structured_ensembles.evaluation.statistics import CONFIDENCE
 from structured_ensembles.evaluation.table import NONE, WIDTH, duration, scaled
-from structured_ensembles.experiments.comparison.records import CONFIDENCE, UNIT, Arm, paired, sections, summarise
+from structured_ensembles.experiments.comparison.records import UNIT, Arm, paired, sections, summarise
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence

@@ -7,7 +7,7 @@ import pytest
 from structured_ensembles.continual.results import curves
 from structured_ensembles.continual.results.report import summary, words
 from structured_ensembles.continual.strategies import STRATEGIES
-from structured_ensembles.experiments.comparison.records import Spread
+from structured_ensembles.evaluation.statistics import Spread
 
 
 def plain(results, proved=()):

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from structured_ensembles.continual.results.curves import Results
     from structured_ensembles.continual.streams.protocol import StreamResult
-    from structured_ensembles.experiments.comparison.records import Spread
+    from structured_ensembles.evaluation.statistics import Spread
 
 MEANINGS: Mapping[str, str] = {
     "structured": "each task takes some of the free channels, and reads those of the tasks before",

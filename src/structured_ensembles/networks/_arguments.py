@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TypeVar
 
 from structured_ensembles.errors import NetworkError, SettingsError, unknown
-from structured_ensembles.types import Choice
+from structured_ensembles.options.choices import Choice
 
 C = TypeVar("C", bound=Choice)
 

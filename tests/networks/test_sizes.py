@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from structured_ensembles.errors import DataError, SettingsError
-from structured_ensembles.sizes import Budget, Unit, buffers, flops, parameters
+from structured_ensembles.networks.sizes import buffers, flops, parameters
+from structured_ensembles.options.budget import Budget, Unit
 
 B, P, F = Unit.BYTES, Unit.PARAMETERS, Unit.FLOPS
 

@@ -1,0 +1,77 @@
+"""Sizes: what a network weighs and computes, and what a user says that an ensemble may."""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils.flop_counter import FlopCounterMode
+
+from structured_ensembles.errors import DataError
+from structured_ensembles.networks.modules import run_once
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+
+def parameters(module: nn.Module) -> int:
+    """Elements of all parameters, trainable or not; a shared one counts once."""
+    return sum(parameter.numel() for parameter in module.parameters())
+
+
+def buffers(module: nn.Module) -> int:
+    """Elements of all buffers, stored with the module or not; a shared one counts once."""
+    return sum(buffer.numel() for buffer in module.buffers())
+
+
+def flops(module: nn.Module, example: Tensor) -> int:
+    """Floating-point operations of one prediction, in evaluation mode.
+
+    Counted are matrix products and convolutions, a multiply-add as two operations, attention included; additions of
+    biases, activations, pooling and normalisation are not, nor are fused recurrent layers (LSTM, GRU). Training flags,
+    buffers and random state stay as they were.
+
+    Args:
+        module: On the device of ``example``.
+        example: (1, C, H, W), or whatever else the module takes, for one image.
+
+    Raises:
+        DataError: ``example`` is not a batch of one.
+    """
+    if example.dim() == 0 or len(example) != 1:
+        raise DataError(f"an example of shape {tuple(example.shape)}: operations are counted for one image, pass x[:1]")
+    return _counted(module, example, training=False)
+
+
+def training_flops(module: nn.Module, examples: Tensor) -> float:
+    """Floating-point operations of one step of training, for each example, counted like those of `flops`.
+
+    A backward pass counts as two forward ones: one for the gradients of the weights, one for those of the inputs.
+
+    Args:
+        module: On the device of ``examples``; it is left as it was.
+        examples: (B, ...), at least 2, for normalisation.
+    """
+    return 3 * _counted(module, examples, training=True) / len(examples)
+
+
+def _counted(module: nn.Module, examples: Tensor, *, training: bool) -> int:
+    counter = FlopCounterMode(display=False)
+    with _countable_attention(), counter:
+        run_once(module, examples, training=training)
+    return counter.get_total_flops()
+
+
+@contextmanager
+def _countable_attention() -> Iterator[None]:
+    """Attention as plain matrix products: the counter has no formula for the fused kernels and would skip a third."""
+    fast = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)
+    try:
+        with sdpa_kernel(SDPBackend.MATH):
+            yield
+    finally:
+        torch.backends.mha.set_fastpath_enabled(fast)
