@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from structured_ensembles.data.sources import Unlabelled
-    from structured_ensembles.experiments.run import Plan
+    from structured_ensembles.options.plans import Plan
 
 METHODS = ("single", "structured", "narrow", "deep")
 Entry = dict[str, Any]

@@ -21,8 +21,8 @@ from structured_ensembles.data import sources
 from structured_ensembles.data.sources import ImageData, Split
 from structured_ensembles.evaluation.answers import ask
 from structured_ensembles.evaluation.assessment import Extent, assess
-from structured_ensembles.methods import METHODS
 from structured_ensembles.networks import NetworkSpec
+from structured_ensembles.options.catalogue import METHODS
 from structured_ensembles.options.presets import settings
 from structured_ensembles.progress import quiet
 

@@ -12,6 +12,8 @@ import resource
 import subprocess
 import sys
 
+from structured_ensembles.networks.perceptron import mlp
+
 BATCHES = (10, 100)
 REDUCES = ("mean", "max", "median")
 SHAPE, WIDTH, IMAGES, MEMBERS = (1, 8, 8), 4096, 8, 8
@@ -22,7 +24,6 @@ def rank_batches(count: int, reduce: str) -> float:
     import torch
     from torch.utils.data import TensorDataset
 
-    from structured_ensembles import networks
     from structured_ensembles.channels import topology
     from structured_ensembles.data.batches import loader
     from structured_ensembles.options.choices import Placement, Reduce
@@ -31,7 +32,7 @@ def rank_batches(count: int, reduce: str) -> float:
 
     torch.manual_seed(0)
     torch.set_num_threads(1)
-    network = networks.mlp(SHAPE, 10, width=WIDTH)
+    network = mlp(SHAPE, 10, width=WIDTH)
     found = topology.find(network, torch.randn(2, *SHAPE))
     scores = {name: torch.randn(MEMBERS, width) for name, width in found.widths.items()}
     # One batch of images, indexed again and again: the data take the same memory whatever the count.

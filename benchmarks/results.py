@@ -25,13 +25,12 @@ import blocks
 import keeping
 import streams
 from structured_ensembles.data import sources
-from structured_ensembles.experiments.comparison import ARMS, Grid, carry_out, cells, results
+from structured_ensembles.experiments.comparison.grid import cells, work
 from structured_ensembles.experiments.comparison.pictures import cost_front
 from structured_ensembles.experiments.comparison.records import Result, from_json, to_json
 from structured_ensembles.experiments.comparison.tables import markdown
-from structured_ensembles.experiments.run import Plan
-from structured_ensembles.networks import family
-from structured_ensembles.options.choices import Augmentation
+from structured_ensembles.options.choices import Augmentation, Family
+from structured_ensembles.options.plans import ARMS, Grid, Plan
 from structured_ensembles.options.presets import settings
 
 INTRODUCTION = """# Results
@@ -89,7 +88,7 @@ class Study:
         """What a stage runs."""
         methods, seeds = self.stages[stage]
         source = self.data if self.data == "digits" else str(folder / self.data)
-        chosen = settings(family=family(self.architecture))
+        chosen = settings(family=Family.of(self.architecture))
         training = replace(chosen.training, augmentation=self.augmentation)
         plan = Plan(source, architecture=self.architecture, settings=replace(chosen, training=training))
         return Grid(plan, methods, (4,), self.budgets, tuple(range(seeds)))
@@ -166,7 +165,7 @@ def measure(study: Study, folder: Path, jobs: int) -> None:
     """Run what a study has not run yet."""
     for stage in range(len(study.stages)):
         grid = study.grid(folder, stage)
-        carry_out(grid, sources.load(grid.plan.data), folder / study.name, jobs)
+        work(grid).carry_out(sources.load(grid.plan.data), folder / study.name, jobs)
 
 
 def evaluate(study: Study, folder: Path) -> None:
@@ -207,7 +206,7 @@ def runs(study: Study, folder: Path, docs: Path) -> list[Result]:
     """All that is known of a study."""
     grids = [study.grid(Path(), stage) for stage in reversed(range(len(study.stages)))]  # all arms first: rows' order
     every = list(dict.fromkeys(cell for grid in grids for cell in cells(grid)))
-    found = [run for grid in grids for run in results(grid, folder / study.name)]
+    found = [run for grid in grids for run in work(grid).results(folder / study.name)]
     return keeping.merged(docs / "results" / f"{study.name}.json", grids[0].plan, every, found, from_json, to_json)
 
 

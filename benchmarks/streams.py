@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING
 import keeping
 from structured_ensembles.continual.results.records import from_json, to_json, values
 from structured_ensembles.continual.results.tables import markdown
-from structured_ensembles.continual.strategies import STRATEGIES, SingleTask
+from structured_ensembles.continual.strategies.single_task import SingleTask
 from structured_ensembles.experiments import streams
-from structured_ensembles.experiments.streams import StreamGrid, StreamPlan
+from structured_ensembles.options.catalogue import STRATEGIES
 from structured_ensembles.options.choices import Capacity, StreamKind
+from structured_ensembles.options.plans import StreamGrid, StreamPlan
 from structured_ensembles.options.streams import settings
 
 if TYPE_CHECKING:
@@ -178,7 +179,7 @@ STREAMS = (
 def measure(one: Stream, source: str, folder: Path, jobs: int) -> None:
     """Run what has not been run yet."""
     grid = one.grid(source)
-    streams.carry_out(grid, streams.load(grid.plan), folder / one.name, jobs)
+    streams.work(grid).carry_out(streams.load(grid.plan), folder / one.name, jobs)
 
 
 def section(one: Stream, folder: Path, docs: Path) -> str:
@@ -204,7 +205,7 @@ def section(one: Stream, folder: Path, docs: Path) -> str:
 def runs(one: Stream, folder: Path, docs: Path) -> list[StreamRun]:
     """All that is known of a stream."""
     grid = one.grid("")
-    found = streams.results(grid, folder / one.name)
+    found = streams.work(grid).results(folder / one.name)
     path = docs / "results" / f"{one.name}.json"
     return keeping.merged(path, grid.plan, streams.cells(grid), found, from_json, to_json)
 

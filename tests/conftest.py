@@ -11,12 +11,15 @@ import torch
 from hypothesis import settings
 from torch import Tensor, nn
 
-from structured_ensembles import networks
 from structured_ensembles.channels import topology
+from structured_ensembles.networks.lenet import lenet5
+from structured_ensembles.networks.perceptron import mlp
+from structured_ensembles.networks.resnet import resnet20, resnet32
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from structured_ensembles.registry import Registry
     from structured_ensembles.types import Topology
 
 
@@ -55,12 +58,12 @@ def _timm(name: str, **options: object) -> nn.Module:
 SMALL, LARGE = (3, 32, 32), (3, 64, 64)
 
 ARCHITECTURES: dict[str, tuple[tuple[int, int, int], Callable[[], nn.Module]]] = {
-    "mlp": ((1, 8, 8), lambda: networks.mlp((1, 8, 8), 10)),
-    "lenet5": ((1, 28, 28), lambda: networks.lenet5((1, 28, 28), 10)),
-    "resnet20": (SMALL, lambda: networks.resnet20(SMALL, 10)),
-    "resnet20_pad": (SMALL, lambda: networks.resnet20(SMALL, 10, shortcut="pad")),
-    "resnet32": (SMALL, lambda: networks.resnet32(SMALL, 10)),
-    "resnet32_pad": (SMALL, lambda: networks.resnet32(SMALL, 10, shortcut="pad")),
+    "mlp": ((1, 8, 8), lambda: mlp((1, 8, 8), 10)),
+    "lenet5": ((1, 28, 28), lambda: lenet5((1, 28, 28), 10)),
+    "resnet20": (SMALL, lambda: resnet20(SMALL, 10)),
+    "resnet20_pad": (SMALL, lambda: resnet20(SMALL, 10, shortcut="pad")),
+    "resnet32": (SMALL, lambda: resnet32(SMALL, 10)),
+    "resnet32_pad": (SMALL, lambda: resnet32(SMALL, 10, shortcut="pad")),
     "vgg11": (SMALL, lambda: _vgg("vgg11")),
     "vgg11_bn": (SMALL, lambda: _vgg("vgg11_bn")),
     "vgg16": (SMALL, lambda: _vgg("vgg16")),
@@ -113,3 +116,14 @@ def architecture(request: pytest.FixtureRequest) -> Architecture:
 def environment() -> dict[str, str]:
     """Of a process that computes to the bit what this one does, on as many threads."""
     return {**os.environ, "OMP_NUM_THREADS": "1"}
+
+
+@pytest.fixture
+def forget(monkeypatch: pytest.MonkeyPatch) -> Callable[[Registry[object]], None]:
+    """Called with a table of names: what the test adds to it is forgotten afterwards."""
+
+    def forgotten(table: Registry[object]) -> None:
+        for name in ("_added", "_about"):
+            monkeypatch.setattr(table, name, dict(getattr(table, name)))
+
+    return forgotten

@@ -5,17 +5,21 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
 from structured_ensembles import plugins
 from structured_ensembles.errors import SettingsError
 
+if TYPE_CHECKING:
+    from pathlib import Path
+
 PLUGIN = """
 import torch
 from torch import nn
-from structured_ensembles import diversity, networks
+from structured_ensembles import networks
+from structured_ensembles.scores import diversity
 
 @diversity.register("spread")
 def spread(observation):
@@ -54,8 +58,8 @@ def test_a_file_runs_once(tmp_path: Path) -> None:
         ("def (", r"mine.py fails in line 1 \(SyntaxError: "),
         ("import no_such_library", r"fails in line 1 \(ModuleNotFoundError: No module named 'no_such_library'\)"),
         (
-            "import structured_ensembles.networks as n\nn.register('mlp')",
-            "line 2 .the architecture 'mlp' exists already",
+            "import structured_ensembles.networks as n\nn.register('mlp')(print)",
+            "line 2 .architecture 'mlp' is registered already",
         ),
     ],
 )

@@ -4,8 +4,16 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import pytest
+
+from structured_ensembles.options.catalogue import TERMS
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from structured_ensembles.registry import Registry
 
 README = Path(__file__).parent.parent / "README.md"
 
@@ -35,14 +43,10 @@ def test_the_stream_example_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     assert (tmp_path / "stream/stream.safetensors").exists()
 
 
-def test_the_diversity_example_registers_a_term() -> None:
-    from structured_ensembles.scores import diversity
-
+def test_the_diversity_example_registers_a_term(forget: Callable[[Registry[Any]], None]) -> None:
+    forget(TERMS)
     executed('@register("spread")', "import torch\n")
-    try:
-        assert "spread" in diversity.names()
-    finally:
-        diversity.registry._TERMS.pop("spread")
+    assert "spread" in TERMS
 
 
 @pytest.mark.parametrize("marker", ["main", "tests"])

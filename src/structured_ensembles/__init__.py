@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from structured_ensembles.errors import StructensError
-    from structured_ensembles.methods import DeepEnsemble, SingleNetwork
+    from structured_ensembles.methods.deep import DeepEnsemble
+    from structured_ensembles.methods.single import SingleNetwork
     from structured_ensembles.methods.structured import StructuredEnsemble
     from structured_ensembles.networks import NetworkSpec
     from structured_ensembles.options.budget import Budget
@@ -32,14 +33,14 @@ __all__ = [
 ]
 
 _HOMES = {
-    "Budget": "sizes",
-    "DeepEnsemble": "methods",
+    "Budget": "options.budget",
+    "DeepEnsemble": "methods.deep",
     "Ensemble": "prediction.ensemble",
     "NetworkSpec": "networks",
     "Prediction": "types",
-    "Preset": "options.presets",
-    "Settings": "options.presets",
-    "SingleNetwork": "methods",
+    "Preset": "options.choices",
+    "Settings": "options.ensemble",
+    "SingleNetwork": "methods.single",
     "StructensError": "errors",
     "StructuredEnsemble": "methods.structured",
     "settings": "options.presets",

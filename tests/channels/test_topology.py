@@ -10,6 +10,8 @@ from torch import nn
 
 from structured_ensembles import networks
 from structured_ensembles.channels import surgery, topology
+from structured_ensembles.networks.lenet import lenet5
+from structured_ensembles.networks.resnet import resnet20
 from structured_ensembles.options.choices import Placement, Scope
 from structured_ensembles.types import Cut, Side
 
@@ -164,7 +166,7 @@ def test_private_channels_of_a_residual_network_are_those_inside_its_blocks(name
 
 
 def test_a_residual_stream_ties_the_convolutions_of_a_stage_and_its_projection():
-    found = groups_of(topology.find(networks.resnet20((3, 8, 8), 10), torch.randn(2, 3, 8, 8)))
+    found = groups_of(topology.find(resnet20((3, 8, 8), 10), torch.randn(2, 3, 8, 8)))
     stream = next(group for group in found.values() if Cut("blocks.3.conv2", Side.OUT) in group.cuts)
     producers = {f"blocks.{block}.conv2" for block in (3, 4, 5)} | {"blocks.3.shortcut.0"}
     norms = {f"blocks.{block}.norm2" for block in (3, 4, 5)} | {"blocks.3.shortcut.1"}
@@ -177,7 +179,7 @@ def test_a_residual_stream_ties_the_convolutions_of_a_stage_and_its_projection()
 
 
 def test_a_flatten_gives_each_channel_all_of_its_pixels():
-    found = groups_of(topology.find(networks.lenet5((1, 28, 28), 10), torch.randn(2, 1, 28, 28)))
+    found = groups_of(topology.find(lenet5((1, 28, 28), 10), torch.randn(2, 1, 28, 28)))
     assert found["3"].cuts == (Cut("3", Side.OUT), Cut("7", Side.IN, repeat=5 * 5))
 
 

@@ -13,9 +13,9 @@ from torch import nn
 from torch.nn import functional
 from torch.nn.utils import parametrizations, spectral_norm, weight_norm
 
-from structured_ensembles import networks
 from structured_ensembles.channels import topology
 from structured_ensembles.errors import NetworkError
+from structured_ensembles.networks.resnet import resnet20
 from structured_ensembles.options.choices import Scope
 
 IMAGES = torch.randn(2, 3, 4, 4, generator=torch.Generator().manual_seed(0))
@@ -393,7 +393,7 @@ def test_the_network_and_the_global_state_are_left_bit_identical(failing):
 
 
 def test_the_answer_depends_on_the_network_alone():
-    network = networks.resnet20((3, 8, 8), 10)
+    network = resnet20((3, 8, 8), 10)
     torch.manual_seed(1)
     first = topology.find(network, torch.randn(2, 3, 8, 8))
     torch.manual_seed(2)

@@ -1,12 +1,15 @@
 from __future__ import annotations
 
 import hashlib
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 from click.testing import CliRunner
 
 from structured_ensembles.cli.main import main
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 TINY = ("--epochs", "1", "--search-steps", "2", "--members", "2")
 """A fit that takes a second or two."""

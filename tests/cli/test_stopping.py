@@ -8,11 +8,14 @@ import subprocess
 import sys
 import time
 from contextlib import suppress
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
 from structured_ensembles.cli.stopping import Terminated, stoppable
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 PATIENCE = 120
 COMMANDS = {

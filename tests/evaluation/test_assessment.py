@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 import torch
@@ -11,11 +11,14 @@ from structured_ensembles.data.sources import ImageData, Split, Unlabelled, as_d
 from structured_ensembles.errors import SettingsError
 from structured_ensembles.evaluation import assessment, report
 from structured_ensembles.evaluation.assessment import BLOCKS, Extent, assess, evaluation, spread
-from structured_ensembles.methods import METHODS
 from structured_ensembles.networks import NetworkSpec
+from structured_ensembles.options.catalogue import METHODS
 from structured_ensembles.options.presets import settings
 from structured_ensembles.options.training import TrainingSettings
 from structured_ensembles.prediction.ensemble import Ensemble
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 SPEC = NetworkSpec("mlp", (1, 8, 8), 3, {"width": 8})
 BRIEF = Extent(sample=6, epsilons=(0.02,), skipped=("cost",))

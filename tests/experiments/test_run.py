@@ -10,8 +10,8 @@ from structured_ensembles.data.sources import load
 from structured_ensembles.errors import ArtefactError, NetworkError, SettingsError
 from structured_ensembles.evaluation.cost import dense
 from structured_ensembles.experiments import run
-from structured_ensembles.experiments.run import Plan
 from structured_ensembles.networks import NetworkSpec
+from structured_ensembles.options.plans import Plan
 
 COST = {"parameters": 1, "buffers": 0, "bytes_on_disk": 1, "flops": 1, "seconds": None}
 METRICS = dict.fromkeys(("accuracy", "nll", "brier", "ece", "entropy_right"), 0.5) | {"entropy_wrong": None}

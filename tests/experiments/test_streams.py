@@ -10,25 +10,24 @@ from typing import TYPE_CHECKING
 import pytest
 
 from structured_ensembles.continual.results.records import StreamCell, StreamRun
-from structured_ensembles.continual.strategies import STRATEGIES, Naive
+from structured_ensembles.continual.strategies.naive import Naive
 from structured_ensembles.data import sources as datasets
 from structured_ensembles.errors import ArtefactError, DataError, NetworkError, SettingsError
 from structured_ensembles.experiments import streams
 from structured_ensembles.experiments.streams import (
-    StreamGrid,
-    StreamPlan,
-    carry_out,
     cells,
     learn_cell,
     load,
     network,
-    results,
     stream,
+    work,
     write_page,
     write_pictures,
     write_tables,
 )
+from structured_ensembles.options.catalogue import STRATEGIES
 from structured_ensembles.options.choices import StreamKind
+from structured_ensembles.options.plans import StreamGrid, StreamPlan
 from structured_ensembles.options.search import SearchSettings
 from structured_ensembles.options.streams import settings
 
@@ -203,45 +202,45 @@ def test_what_goes_wrong_is_the_result(
 
 def test_only_what_is_missing_or_failed_is_run_again(fake: Fake, digits: list[ImageData], tmp_path: Path) -> None:
     fake.failing = {StreamCell("naive", 0)}
-    first = carry_out(GRID, digits, tmp_path)
+    first = work(GRID).carry_out(digits, tmp_path)
     assert [run.cell for run in first] == fake.cells == cells(GRID)
     assert [run.error for run in first if run.error] == ["it broke"]
     assert not any((tmp_path / "state").iterdir())
     fake.failing, fake.cells = set(), []
     wider = replace(GRID, seeds=(0, 1, 2), strategies=("structured", "naive"))
-    assert all(run.error is None for run in carry_out(wider, digits, tmp_path))
+    assert all(run.error is None for run in work(wider).carry_out(digits, tmp_path))
     assert fake.cells == [StreamCell("naive", 0), StreamCell("structured", 2), StreamCell("naive", 2)]
-    assert [repr(run) for run in results(wider, tmp_path)] == [repr(fake.finished(cell)) for cell in cells(wider)]
+    assert [repr(run) for run in work(wider).results(tmp_path)] == [repr(fake.finished(cell)) for cell in cells(wider)]
 
 
 def test_an_interrupt_keeps_what_is_finished_and_the_state(fake: Fake, digits: list[ImageData], tmp_path: Path) -> None:
     fake.interrupted = cells(GRID)[2]
     with pytest.raises(KeyboardInterrupt):
-        carry_out(GRID, digits, tmp_path)
-    assert [run.cell for run in results(GRID, tmp_path)] == cells(GRID)[:2]
+        work(GRID).carry_out(digits, tmp_path)
+    assert [run.cell for run in work(GRID).results(tmp_path)] == cells(GRID)[:2]
     assert [path.name for path in (tmp_path / "state").iterdir()] == ["naive-seed0"]
 
 
 def test_a_damaged_result_and_other_images_are_refused(fake: Fake, digits: list[ImageData], tmp_path: Path) -> None:
-    carry_out(GRID, digits, tmp_path)
+    work(GRID).carry_out(digits, tmp_path)
     path = tmp_path / "cells" / "naive-seed0.json"
     for text, message in (("{", "is damaged"), ("{}", "is damaged")):
         path.write_text(text)
         with pytest.raises(ArtefactError, match=f"naive-seed0.json {message}.*delete it"):
-            carry_out(GRID, digits, tmp_path)
+            work(GRID).carry_out(digits, tmp_path)
     path.write_text((tmp_path / "cells" / "naive-seed1.json").read_text())
     with pytest.raises(ArtefactError, match="holds another cell"):
-        results(GRID, tmp_path)
+        work(GRID).results(tmp_path)
     fewer = replace(digits[0], train=datasets.Split(digits[0].train.images[1:], digits[0].train.labels[1:]))
     with pytest.raises(SettingsError, match="holds results on other images"):
-        carry_out(GRID, [fewer], tmp_path)
+        work(GRID).carry_out([fewer], tmp_path)
 
 
 def test_a_stopped_cell_goes_on_to_the_same_numbers_without_its_time(
     digits: list[ImageData], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     grid = replace(GRID, strategies=("naive",), seeds=(0,))
-    (whole,) = carry_out(grid, digits, tmp_path / "whole")
+    (whole,) = work(grid).carry_out(digits, tmp_path / "whole")
     learn = Naive._learn
 
     def stop(self: Naive, task: Task, directory: Path | None) -> None:
@@ -252,8 +251,8 @@ def test_a_stopped_cell_goes_on_to_the_same_numbers_without_its_time(
     with monkeypatch.context() as patch:
         patch.setattr(Naive, "_learn", stop)
         with pytest.raises(KeyboardInterrupt):
-            carry_out(grid, digits, tmp_path / "stopped")
-    (run,) = carry_out(grid, digits, tmp_path / "stopped")
+            work(grid).carry_out(digits, tmp_path / "stopped")
+    (run,) = work(grid).carry_out(digits, tmp_path / "stopped")
     assert whole.result is not None
     assert run.result is not None
     assert repr(run.result.accuracies) == repr(whole.result.accuracies)
@@ -263,7 +262,7 @@ def test_a_stopped_cell_goes_on_to_the_same_numbers_without_its_time(
 
 def test_results_do_not_depend_on_how_many_run_at_once(tmp_path: Path) -> None:
     grid = replace(GRID, strategies=("single_task", "naive"), seeds=(0,))
-    one, two = (carry_out(grid, load(PLAN), tmp_path / str(jobs), jobs) for jobs in (1, 2))
+    one, two = (work(grid).carry_out(load(PLAN), tmp_path / str(jobs), jobs) for jobs in (1, 2))
     assert [run.error for run in one] == [None, None]
     for mine, other in zip(one, two, strict=True):
         assert mine.result is not None
@@ -278,7 +277,7 @@ def test_tables_pictures_and_the_page(fake: Fake, tmp_path: Path, digits: list[I
     fake.failing = {StreamCell("naive", 1)}
     runs = [
         replace(run, owners={"0": [0, 1, -1]}, proved=True) if run.cell.strategy == "structured" else run
-        for run in carry_out(GRID, digits, tmp_path)
+        for run in work(GRID).carry_out(digits, tmp_path)
     ]
     write_tables(runs, tmp_path)
     write_pictures(runs, tmp_path)
@@ -293,7 +292,7 @@ def test_tables_pictures_and_the_page(fake: Fake, tmp_path: Path, digits: list[I
 
 def test_if_everything_failed_there_are_tables(fake: Fake, tmp_path: Path, digits: list[ImageData]) -> None:
     fake.failing = set(cells(GRID))
-    runs = carry_out(GRID, digits, tmp_path)
+    runs = work(GRID).carry_out(digits, tmp_path)
     write_tables(runs, tmp_path)
     write_pictures(runs, tmp_path)
     write_page(runs, tmp_path, "digits", {})

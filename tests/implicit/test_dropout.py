@@ -9,12 +9,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from structured_ensembles import networks
 from structured_ensembles.errors import NetworkError, SettingsError
 from structured_ensembles.implicit.dropout import output_layer, with_dropout
+from structured_ensembles.networks.perceptron import mlp
+from structured_ensembles.networks.resnet import resnet20
+from structured_ensembles.networks.vgg import small_vgg
 
 IMAGES = (3, 8, 8)
-BUILDERS = {"resnet20": networks.resnet20, "small_vgg": networks.small_vgg, "mlp": networks.mlp}
+BUILDERS = {"resnet20": resnet20, "small_vgg": small_vgg, "mlp": mlp}
 OUTPUTS = {"resnet20": "head", "small_vgg": "19", "mlp": "5"}
 HIDDEN = {"resnet20": 19 + 2, "small_vgg": 5, "mlp": 2}
 

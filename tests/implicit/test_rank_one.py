@@ -9,16 +9,19 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from structured_ensembles import networks
 from structured_ensembles.errors import NetworkError, SettingsError
 from structured_ensembles.implicit.rank_one import RankOne, with_rank_one_factors
+from structured_ensembles.networks.lenet import lenet5
+from structured_ensembles.networks.perceptron import mlp
+from structured_ensembles.networks.resnet import resnet20
+from structured_ensembles.networks.vgg import small_vgg
 
 IMAGES = (3, 8, 8)
 BUILDERS = {
-    "resnet20": networks.resnet20,
-    "small_vgg": networks.small_vgg,
-    "mlp": networks.mlp,
-    "lenet5": networks.lenet5,
+    "resnet20": resnet20,
+    "small_vgg": small_vgg,
+    "mlp": mlp,
+    "lenet5": lenet5,
 }
 
 
@@ -310,7 +313,7 @@ def test_its_state_makes_another_one_the_same() -> None:
     state = shared.state_dict()
     assert all(isinstance(value, Tensor) for value in state.values())
     torch.manual_seed(5)
-    other = with_rank_one_factors(networks.resnet20(IMAGES, 10), 2).eval()
+    other = with_rank_one_factors(resnet20(IMAGES, 10), 2).eval()
     assert not torch.equal(other(batch), shared(batch))
     other.load_state_dict(state)
     assert torch.equal(other(batch), shared(batch))
@@ -322,9 +325,9 @@ def test_it_runs_on_the_meta_device_and_is_built_there() -> None:
     batch = torch.zeros(3, *IMAGES, device="meta")
     assert copy.deepcopy(shared).to("meta")(batch).shape == (2, 3, 10)
     with torch.device("meta"):
-        built = with_rank_one_factors(networks.resnet20(IMAGES, 10), 2).eval()
+        built = with_rank_one_factors(resnet20(IMAGES, 10), 2).eval()
     assert built(batch).shape == (2, 3, 10)
-    assert with_rank_one_factors(networks.resnet20(IMAGES, 10).to("meta"), 2).network.head.r.is_meta
+    assert with_rank_one_factors(resnet20(IMAGES, 10).to("meta"), 2).network.head.r.is_meta
 
 
 # --- refusals ---------------------------------------------------------------------------------------------------------

@@ -16,7 +16,8 @@ from torch import Tensor, nn
 from structured_ensembles.errors import NetworkError, SettingsError
 from structured_ensembles.implicit import torch_uncertainty
 from structured_ensembles.implicit.torch_uncertainty import check_independent, masksembles, packed
-from structured_ensembles.networks import NetworkSpec, build, resnet20
+from structured_ensembles.networks import NetworkSpec, build
+from structured_ensembles.networks.resnet import resnet20
 
 pytest.importorskip("torch_uncertainty", exc_type=ImportError)
 

@@ -16,7 +16,10 @@ from torch.utils.data import DataLoader, Dataset, TensorDataset, WeightedRandomS
 
 from structured_ensembles import Ensemble, NetworkSpec, methods, settings
 from structured_ensembles.errors import ArtefactError, DataError, NetworkError, SettingsError
-from structured_ensembles.methods import METHODS, DeepEnsemble, SingleNetwork, StructuredEnsemble, method
+from structured_ensembles.methods.deep import DeepEnsemble
+from structured_ensembles.methods.single import SingleNetwork
+from structured_ensembles.methods.structured import StructuredEnsemble
+from structured_ensembles.options.catalogue import METHODS
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -221,15 +224,15 @@ def test_a_network_of_the_users_own_is_passed_in_when_loading(name: str, tmp_pat
 
 
 def test_methods_by_name() -> None:
-    assert method("deep") is DeepEnsemble
+    assert METHODS["deep"] is DeepEnsemble
     with pytest.raises(SettingsError, match="did you mean 'structured'"):
-        method("structurd")
+        METHODS["structurd"]
 
 
 @pytest.mark.parametrize("name", ["deep", "narrow", "narrow_sliced", "magnitude"])
 def test_one_module_cannot_be_drawn_many_times(name) -> None:
     with pytest.raises(SettingsError, match=f"{name} draws each member afresh: give the class MyNet"):
-        method(name)(MyNet(), 3)
+        METHODS[name](MyNet(), 3)
 
 
 def test_the_first_member_of_a_deep_ensemble_is_the_single_network(fitted: dict[str, Ensemble]) -> None:

@@ -11,17 +11,14 @@ import torch
 
 from structured_ensembles import NetworkSpec, settings
 from structured_ensembles.channels import topology
-from structured_ensembles.methods import (
-    METHODS,
-    MagnitudeEnsemble,
-    NarrowEnsemble,
-    RandomEnsemble,
-    ShuffledEnsemble,
-    SingleNetwork,
-    SlicedNarrowEnsemble,
-    StructuredEnsemble,
-)
+from structured_ensembles.methods.magnitude import MagnitudeEnsemble
+from structured_ensembles.methods.narrow import NarrowEnsemble, SlicedNarrowEnsemble
+from structured_ensembles.methods.random_channels import RandomEnsemble
+from structured_ensembles.methods.shuffled import ShuffledEnsemble
+from structured_ensembles.methods.single import SingleNetwork
+from structured_ensembles.methods.structured import StructuredEnsemble
 from structured_ensembles.options.budget import Budget, Unit
+from structured_ensembles.options.catalogue import METHODS
 from structured_ensembles.types import Side
 
 from .conftest import fold, images

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from structured_ensembles import NetworkSpec, settings
 from structured_ensembles.errors import SettingsError
-from structured_ensembles.methods import SnapshotEnsemble
+from structured_ensembles.methods.snapshot import SnapshotEnsemble
 from structured_ensembles.options.choices import Schedule
 
 from .conftest import fold, images, untouched

@@ -11,7 +11,14 @@ from torch import nn
 
 from structured_ensembles import networks
 from structured_ensembles.errors import NetworkError, SettingsError
-from structured_ensembles.networks import NetworkSpec, Shortcut
+from structured_ensembles.networks import NetworkSpec
+from structured_ensembles.networks.convolutional import small_cnn
+from structured_ensembles.networks.half_vgg import half_vgg11
+from structured_ensembles.networks.lenet import lenet5
+from structured_ensembles.networks.perceptron import mlp
+from structured_ensembles.networks.resnet import Shortcut, resnet20, resnet32
+from structured_ensembles.networks.vgg import small_vgg, vgg11
+from structured_ensembles.options.catalogue import ARCHITECTURES
 
 OURS = [
     *("half_vgg11", "lenet5", "mlp", "resnet20", "resnet32", "resnet44", "resnet56", "small_cnn", "small_vgg"),
@@ -46,7 +53,7 @@ def chain(widths):
 
 
 def test_every_architecture_of_ours_is_tested_here():
-    assert set(OURS) <= set(networks.names())
+    assert set(OURS) <= set(ARCHITECTURES)
 
 
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
@@ -104,7 +111,7 @@ def test_no_module_is_used_twice(name):
 
 
 def test_published_half_vgg_size():
-    network = networks.half_vgg11((3, 32, 32), 10)
+    network = half_vgg11((3, 32, 32), 10)
     widths = [3, 32, 64, 128, 128, 256, 256, 256, 256]
     convolutions = sum(before * after * 3 * 3 for before, after in pairwise(widths))
     assert convolutions == 2_304_864
@@ -112,9 +119,9 @@ def test_published_half_vgg_size():
 
 
 def test_published_resnet_sizes():
-    assert parameters(networks.resnet20((3, 32, 32), 10, shortcut="pad")) == 269_722
-    assert parameters(networks.resnet20((3, 32, 32), 10)) == 272_474
-    assert parameters(networks.resnet20((3, 32, 32), 10, shortcut=Shortcut.PROJECT)) == 272_474
+    assert parameters(resnet20((3, 32, 32), 10, shortcut="pad")) == 269_722
+    assert parameters(resnet20((3, 32, 32), 10)) == 272_474
+    assert parameters(resnet20((3, 32, 32), 10, shortcut=Shortcut.PROJECT)) == 272_474
 
 
 @pytest.mark.parametrize("depth", [20, 32, 44, 56])
@@ -129,27 +136,25 @@ def test_resnet_size(depth):
 
 
 def test_sizes_of_the_small_networks():
-    assert parameters(networks.small_vgg((3, 32, 32), 10)) == 279_466
-    assert parameters(networks.small_vgg((3, 32, 32), 10)) == chain([3, 32, 64, 64, 128, 128]) + linear(128, 10)
-    assert parameters(networks.small_cnn((3, 32, 32), 10)) == chain([3, 32, 64, 96]) + linear(96, 10)
-    assert parameters(networks.mlp((1, 8, 8), 10, width=50, depth=3)) == (
-        linear(64, 50) + 2 * linear(50, 50) + linear(50, 10)
-    )
+    assert parameters(small_vgg((3, 32, 32), 10)) == 279_466
+    assert parameters(small_vgg((3, 32, 32), 10)) == chain([3, 32, 64, 64, 128, 128]) + linear(128, 10)
+    assert parameters(small_cnn((3, 32, 32), 10)) == chain([3, 32, 64, 96]) + linear(96, 10)
+    assert parameters(mlp((1, 8, 8), 10, width=50, depth=3)) == (linear(64, 50) + 2 * linear(50, 50) + linear(50, 10))
 
 
 @pytest.mark.parametrize("side", [8, 28, 31, 32])
 def test_lenet5_has_the_same_size_for_all_images_up_to_32(side):
-    assert parameters(networks.lenet5((1, side, side), 10)) == (
+    assert parameters(lenet5((1, side, side), 10)) == (
         (1 * 25 * 6 + 6) + (6 * 25 * 16 + 16) + linear(16 * 5 * 5, 120) + linear(120, 84) + linear(84, 10)
     )
 
 
 def test_lenet5_is_widened():
-    assert parameters(networks.lenet5((3, 32, 32), 2, width_mult=1.5)) == (
+    assert parameters(lenet5((3, 32, 32), 2, width_mult=1.5)) == (
         (3 * 25 * 9 + 9) + (9 * 25 * 24 + 24) + linear(24 * 5 * 5, 180) + linear(180, 126) + linear(126, 2)
     )
     with pytest.raises(SettingsError, match=r"width_mult must be a number from 0\.25 to 16, not 100"):
-        networks.lenet5((3, 32, 32), 2, width_mult=100)
+        lenet5((3, 32, 32), 2, width_mult=100)
 
 
 @pytest.mark.parametrize(
@@ -173,7 +178,7 @@ def test_images_of_32_pixels_are_pooled_as_published(name, pools):
 
 
 def test_weights_are_drawn_as_he_et_al_have_it():
-    network = networks.vgg11((3, 32, 32), 10)
+    network = vgg11((3, 32, 32), 10)
     layer = [module for module in network.modules() if isinstance(module, nn.Conv2d)][-1]
     assert layer.weight.std().item() == pytest.approx(math.sqrt(2 / (512 * 9)), rel=0.01)
     assert layer.weight.mean().item() == pytest.approx(0, abs=1e-4)
@@ -182,7 +187,7 @@ def test_weights_are_drawn_as_he_et_al_have_it():
 
 def test_pad_shortcut_keeps_every_second_pixel_between_zero_channels():
     images = torch.rand(2, 16, 6, 6)
-    padded = networks.resnet20((3, 32, 32), 10, shortcut="pad").blocks[3].shortcut(images)
+    padded = resnet20((3, 32, 32), 10, shortcut="pad").blocks[3].shortcut(images)
     assert padded.shape == (2, 32, 3, 3)
     for channel in range(32):
         expected = images[:, channel - 8, ::2, ::2] if 8 <= channel < 24 else torch.zeros(2, 3, 3)
@@ -215,10 +220,10 @@ def test_mlp_refuses_what_it_cannot_be_built_from(arguments, message):
 
 def test_mlp_refuses_huge_first_layers():
     with pytest.raises(NetworkError, match="would have 50331648 x 128 weights"):
-        networks.mlp((3, 4096, 4096), 10)
+        mlp((3, 4096, 4096), 10)
 
 
 @pytest.mark.parametrize("shortcut", ["padd", 3, None])
 def test_unknown_shortcuts_are_refused(shortcut):
     with pytest.raises(SettingsError, match=f"unknown shortcut '{shortcut}'.*pad, project"):
-        networks.resnet32((3, 32, 32), 10, shortcut=shortcut)
+        resnet32((3, 32, 32), 10, shortcut=shortcut)

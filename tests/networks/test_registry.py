@@ -9,12 +9,14 @@ from torch import nn
 
 from structured_ensembles import networks
 from structured_ensembles.errors import NetworkError, SettingsError
-from structured_ensembles.networks import Family, NetworkSpec, registry
+from structured_ensembles.networks import NetworkSpec
+from structured_ensembles.options.catalogue import ARCHITECTURES
+from structured_ensembles.options.choices import Family
 
 
 @pytest.fixture(autouse=True)
-def _own_registry(monkeypatch):
-    monkeypatch.setattr(registry, "_factories", dict(registry._factories))
+def _own_registry(forget):
+    forget(ARCHITECTURES)
 
 
 def linear(input_shape, classes, bias=True):
@@ -23,7 +25,7 @@ def linear(input_shape, classes, bias=True):
 
 def test_a_user_adds_an_architecture():
     assert networks.register("linear")(linear) is linear
-    assert "linear" in networks.names()
+    assert "linear" in ARCHITECTURES
     network = networks.build(NetworkSpec("linear", (1, 4, 4), 3, {"bias": False}))
     assert network[1].weight.shape == (3, 16)
     assert network[1].bias is None
@@ -31,14 +33,14 @@ def test_a_user_adds_an_architecture():
 
 @pytest.mark.parametrize("name", ["mlp", "vgg16"])
 def test_a_taken_name_is_refused(name):
-    with pytest.raises(SettingsError, match=f"'{name}' exists already: register yours under another name"):
-        networks.register(name)
+    with pytest.raises(SettingsError, match=f"'{name}' is registered already: choose another name"):
+        networks.register(name)(linear)
 
 
 @pytest.mark.parametrize("name", ["", " ", "timm:mine", "a:b"])
 def test_a_name_that_cannot_be_one_is_refused(name):
-    with pytest.raises(SettingsError, match="cannot be named"):
-        networks.register(name)
+    with pytest.raises(SettingsError, match="use a name that is not empty, without a colon"):
+        networks.register(name)(linear)
 
 
 def test_a_factory_that_returns_no_network_is_refused():
@@ -55,7 +57,7 @@ def test_a_factory_that_returns_no_network_is_refused():
     [
         ("resnt20", "did you mean 'resnet20'"),
         ("os:system", "unknown architecture 'os:system'.*timm:NAME, torchvision:NAME"),
-        ("structured_ensembles.networks.mlp", "unknown architecture"),
+        ("structured_ensembles.networks.perceptron.mlp", "unknown architecture"),
     ],
 )
 def test_unknown_names_are_refused(name, message):
@@ -98,7 +100,7 @@ def test_errors_of_a_users_factory_are_not_hidden():
     ],
 )
 def test_family(name, expected):
-    assert networks.family(name) is expected
+    assert Family.of(name) is expected
 
 
 def test_importing_the_room_imports_neither_torchvision_nor_timm():

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from structured_ensembles.continual import ContinualLearner
 from structured_ensembles.errors import NetworkError
-from structured_ensembles.methods import SingleNetwork
+from structured_ensembles.methods.single import SingleNetwork
 from structured_ensembles.networks import stored
 
 from ..methods.conftest import images

@@ -59,7 +59,7 @@ def test_the_published_bundle():
         ({"rule": "per_cost"}, "rule per_cost is for ensembles"),
         ({"rule": "tapered"}, "rule tapered is for ensembles"),
         ({"search": SearchSettings(diversity={"overlap": 0.1})}, "needs several members, and a task has one"),
-        ({"cross_block": "zeros"}, "unknown crossblock 'zeros': did you mean 'zero'"),
+        ({"cross_block": "zeros"}, "unknown cross_block 'zeros': did you mean 'zero'"),
     ],
 )
 def test_limits(wrong, message):

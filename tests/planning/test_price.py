@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -24,6 +23,8 @@ from structured_ensembles.planning.price import Price
 from structured_ensembles.scores.selection import keep_within, order
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from structured_ensembles.types import Channels
 
 SHAPE = (1, 8, 8)

@@ -2,44 +2,26 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import is_dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
-import numpy as np
 import yaml
 
 from structured_ensembles.cli.kinds import NONE, OrNone, Pair
-from structured_ensembles.cli.options import AXES, COMPARED, OPTIONS, Option
+from structured_ensembles.cli.options import COMPARED, FITTED, STREAMED, Option, axes
 from structured_ensembles.errors import SettingsError, unknown
-from structured_ensembles.experiments.run import Plan
-from structured_ensembles.networks import family
 from structured_ensembles.options.budget import Budget
-from structured_ensembles.options.choices import Choice, Preset
-from structured_ensembles.options.presets import settings
+from structured_ensembles.options.catalogue import STRATEGIES
+from structured_ensembles.options.choices import Capacity, Choice, Preset
+from structured_ensembles.options.plans import Grid, Plan, StreamGrid, arms
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from _typeshed import DataclassInstance
+P = TypeVar("P", Plan, Grid, StreamGrid)
 
-    from structured_ensembles.experiments.comparison import Grid
-    from structured_ensembles.options.ensemble import Settings
-
-S = TypeVar("S", bound="DataclassInstance")
-
-_RUN = {
-    "data": "data",
-    "image_size": "image_size",
-    "architecture": "architecture",
-    "network_argument": "arguments",
-    "members": "members",
-    "against": "against",
-    "seed": "seed",
-    "preset": "preset",
-}
-"""By option, the attribute of a plan."""
 _RIVALS = {
     "keep": ("budget", "capacity", "channels", "delta"),
     "channels": ("capacity", "keep", "delta"),
@@ -52,12 +34,10 @@ _RIVALS = {
 """Options that say something in place of others."""
 ALL = "all"
 """Of an axis, everything that it can hold."""
-_HEADER = "# Everything that decides what `structens fit` makes. To repeat it: structens fit --config THIS_FILE\n"
-
-
-_COMPARISON_HEADER = (
-    "# Everything that decides what `structens compare` runs. To repeat it: structens compare --config THIS_FILE\n"
-)
+_OF_ONE_SOURCE = ("data", "stream", "tasks")
+"""Options of a stream that is made of one source."""
+_IMPLIED = {"keep": Capacity.GEOMETRIC, "channels": Capacity.FIXED, "delta": Capacity.AUTO}
+"""By option, the capacity that is meant by whoever gives it and names none."""
 
 
 class _Loader(yaml.SafeLoader):
@@ -70,7 +50,7 @@ class _Loader(yaml.SafeLoader):
         return super().construct_mapping(node, deep)
 
 
-def read(path: str | Path, options: Mapping[str, Option] = OPTIONS) -> dict[str, Any]:
+def read(path: str | Path, options: Mapping[str, Option] = FITTED) -> dict[str, Any]:
     """The values of a configuration file, by option.
 
     Args:
@@ -118,19 +98,19 @@ def _value(option: Option, value: Any, path: str | Path) -> Any:  # noqa: ANN401
         raise SettingsError(f"{path}: {option.name}: {error.message}") from error
 
 
-def given(parameters: Mapping[str, Any], options: Mapping[str, Option] = OPTIONS) -> dict[str, Any]:
+def given(parameters: Mapping[str, Any], options: Mapping[str, Option] = FITTED) -> dict[str, Any]:
     """Of click's parameters the options that the user wrote."""
     values = {name: value for name, value in parameters.items() if name in options and value not in (None, ())}
     return {name: dict(value) if isinstance(options[name].kind, Pair) else value for name, value in values.items()}
 
 
-def merged(file: Mapping[str, Any], line: Mapping[str, Any], options: Mapping[str, Option] = OPTIONS) -> dict[str, Any]:
+def merged(file: Mapping[str, Any], line: Mapping[str, Any], options: Mapping[str, Option] = FITTED) -> dict[str, Any]:
     """The values of a file, overridden by those of the command line, also where another name says the same.
 
     Raises:
         SettingsError: The line names another preset, and the file every setting that a preset could decide.
     """
-    decided = {name for name, option in options.items() if option.target} - _RIVALS.keys()
+    decided = {name for name, option in options.items() if "settings" in option.setting.path} - _RIVALS.keys()
     if line.get("preset", file.get("preset")) != file.get("preset") and decided <= file.keys():
         raise SettingsError(
             f"preset {line['preset']} would change nothing: the configuration names every setting. Leave --preset out, "
@@ -141,105 +121,14 @@ def merged(file: Mapping[str, Any], line: Mapping[str, Any], options: Mapping[st
 
 
 def plan(values: Mapping[str, Any]) -> Plan:
-    """The plan that the values describe.
+    """The plan of a fit that the values describe.
 
     Raises:
         SettingsError: A value is outside its limits, or two exclude each other.
     """
-    # Twice: 1 and 1.0 are equal but not alike, and a run that goes on reads what the first one has written.
-    return _plan(resolved(_plan(values)))
-
-
-def _plan(values: Mapping[str, Any]) -> Plan:
     if "keep" in values and values.get("budget", NONE) != NONE:
         raise SettingsError("give either budget or keep, not both: a budget finds the share to keep by itself")
-    preset, kind = Preset(values.get("preset", Preset.DEFAULT)), family(values.get("architecture", Plan.architecture))
-    attributes = {_RUN[name]: value for name, value in values.items() if name in _RUN} | {"preset": preset}
-    return Plan(**attributes, settings=_changed(settings(preset, kind), values))
-
-
-def _changed(start: Settings, values: Mapping[str, Any]) -> Settings:
-    return placed(start, {**values, "budget": NONE} if "keep" in values else values, OPTIONS)
-
-
-def placed(start: S, values: Mapping[str, Any], options: Mapping[str, Option]) -> S:
-    """Settings with the values in their places, each part replaced at once: its limits hold for the whole.
-
-    Args:
-        start: A dataclass, some of whose fields are dataclasses.
-        values: By option; those without a target are none of the settings.
-        options: By name.
-    """
-    parts: dict[str, dict[str, Any]] = {}
-    for name, value in values.items():
-        part, _, attribute = options[name].target.rpartition(".")
-        if attribute:
-            holder = getattr(start, part) if part else start
-            parts.setdefault(part, {})[attribute] = _typed(options[name], value, getattr(holder, attribute))
-    if "epochs" in values and "steps" not in values:
-        parts["training"]["max_steps"] = None  # who asks for 100 epochs wants 100 epochs
-    whole = parts.pop("", {})
-    return replace(start, **whole, **{part: replace(getattr(start, part), **new) for part, new in parts.items()})
-
-
-def _typed(option: Option, value: Any, before: Any) -> Any:  # noqa: ANN401
-    if isinstance(option.kind, OrNone) and value == NONE:
-        return None
-    if option.name == "budget":
-        return Budget.parse(value)
-    return type(before)(value) if isinstance(before, Choice) else value
-
-
-def resolved(plan: Plan) -> dict[str, Any]:
-    """Every option's value, as a configuration file holds it; `plan` makes an equal plan of it."""
-    values = written(plan, _RUN, OPTIONS)
-    unused = "keep" if plan.settings.budget else "budget"
-    return {name: value for name, value in values.items() if name != unused}
-
-
-def written(plan: Any, attributes: Mapping[str, str], options: Mapping[str, Option]) -> dict[str, Any]:  # noqa: ANN401
-    """By option, what a plan holds, as a configuration file does; an image size that nobody asked for is left out.
-
-    Args:
-        plan: Has the attributes, and settings.
-        attributes: By option without a target, that of the plan.
-        options: By name, in the order of the file.
-    """
-    values: dict[str, Any] = {}
-    for name, option in options.items():
-        if option.target:
-            part, _, attribute = option.target.rpartition(".")
-            values[name] = _plain(getattr(getattr(plan.settings, part) if part else plan.settings, attribute))
-        elif name in attributes:
-            values[name] = _plain(getattr(plan, attributes[name]))
-    return {name: value for name, value in values.items() if (name, value) != ("image_size", None)}
-
-
-def _plain(value: Any) -> Any:  # noqa: ANN401
-    if isinstance(value, Budget):
-        return f"{np.format_float_positional(value.amount, trim='-')}{'x' if value.relative else ''} {value.unit}"
-    if isinstance(value, Choice):
-        return str(value)
-    if isinstance(value, tuple):
-        return list(value)
-    return dict(value) if hasattr(value, "items") else value
-
-
-def text(plan: Plan) -> str:
-    """The configuration file of a plan."""
-    return _HEADER + as_yaml(resolved(plan))
-
-
-def comparison_text(grid: Grid) -> str:
-    """The configuration file of a comparison."""
-    axes = {axis.name: list(getattr(grid, axis.name)) for axis in AXES}
-    return _COMPARISON_HEADER + as_yaml(axes | common(grid))
-
-
-def common(grid: Grid) -> dict[str, Any]:
-    """The options that all runs of a comparison share."""
-    names = COMPARED.keys() - {axis.name for axis in AXES}
-    return {name: value for name, value in resolved(grid.plan).items() if name in names}
+    return placed(Plan.of(*_start(values)), {**values, "budget": NONE} if "keep" in values else values, FITTED)
 
 
 def comparison(values: Mapping[str, Any]) -> Grid:
@@ -248,13 +137,106 @@ def comparison(values: Mapping[str, Any]) -> Grid:
     Raises:
         SettingsError: A value is outside its limits, or two exclude each other.
     """
-    from structured_ensembles.experiments.comparison import Grid, arms
+    lists, rest = _divided(values, COMPARED)
+    common = plan(rest)
+    if all_of("methods", lists.get("methods", (ALL,))):
+        lists["methods"] = arms(common)
+    return Grid(common, **lists)
 
-    axes = {axis.name: tuple(values[axis.name]) for axis in AXES if axis.name in values}
-    common = plan({name: value for name, value in values.items() if name not in axes})
-    if all_of("methods", axes.get("methods", (ALL,))):
-        axes["methods"] = arms(common)
-    return Grid(common, **axes)
+
+def streams(values: Mapping[str, Any]) -> StreamGrid:
+    """The grid of streams that the values describe; axes that they do not name have their defaults.
+
+    Raises:
+        SettingsError: A value is outside its limits, or two exclude each other.
+    """
+    lists, rest = _divided(values, STREAMED)
+    if all_of("strategies", lists.get("strategies", ())):
+        lists["strategies"] = tuple(STRATEGIES)
+    if "sources" in rest and (others := [name for name in _OF_ONE_SOURCE if name in rest]):
+        raise SettingsError(f"sources are the tasks, one each: leave out {', '.join(others)}")
+    implied = [capacity for name, capacity in _IMPLIED.items() if name in rest]
+    if "capacity" not in rest and len(implied) > 1:
+        raise SettingsError("keep, channels and delta belong to different capacities: name the capacity, or give one")
+    given = {"capacity": implied[0], **rest} if implied else rest
+    return replace(placed(StreamGrid.of(*_start(rest)), given, STREAMED), **lists)
+
+
+def _start(values: Mapping[str, Any]) -> tuple[Preset, str]:
+    """What settings start from: a preset, and an architecture."""
+    return Preset(values.get("preset", Preset.DEFAULT)), values.get("architecture", Plan.architecture)
+
+
+def _divided(values: Mapping[str, Any], options: Mapping[str, Option]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The axes of a grid, and the rest."""
+    lists = {name: tuple(values[name]) for name in axes(options) if name in values}
+    return lists, {name: value for name, value in values.items() if name not in lists}
+
+
+def placed(start: P, values: Mapping[str, Any], options: Mapping[str, Option]) -> P:
+    """A plan with the values in their places, each part replaced at once: its limits hold for the whole."""
+    if "epochs" in values and "steps" not in values:
+        values = {**values, "steps": NONE}  # who asks for 100 epochs wants 100 epochs
+    changes: dict[str, Any] = {}
+    for name, value in values.items():
+        *parts, last = options[name].setting.path
+        inner = changes
+        for part in parts:
+            inner = inner.setdefault(part, {})
+        empty = value is None or (value == NONE and isinstance(options[name].kind, OrNone))
+        inner[last] = None if empty else tuple(value) if isinstance(value, list) else value
+    made: P = _replaced(start, changes)
+    return made
+
+
+def _replaced(whole: Any, changes: Mapping[str, Any]) -> Any:  # noqa: ANN401 (settings of any kind)
+    """Settings with some fields changed, those of their parts included."""
+    found = {name: getattr(whole, name) for name in changes}
+    return replace(
+        whole,
+        **{name: _replaced(old, changes[name]) if _is_part(old) else changes[name] for name, old in found.items()},
+    )
+
+
+def _is_part(value: object) -> bool:
+    return is_dataclass(value) and not isinstance(value, Budget)
+
+
+def resolved(plan: Plan | Grid | StreamGrid) -> dict[str, Any]:
+    """Every option's value, as a configuration file holds it, which makes an equal plan of it."""
+    options = {Plan: FITTED, Grid: COMPARED, StreamGrid: STREAMED}[type(plan)]
+    found = {name: _plain(option.setting.of(plan)) for name, option in options.items()}
+    return {name: value for name, value in found.items() if name not in _unused(plan)}
+
+
+def _unused(plan: Plan | Grid | StreamGrid) -> Sequence[str]:
+    """Options that others stand in for."""
+    if isinstance(plan, StreamGrid):
+        return _OF_ONE_SOURCE if plan.plan.sources else ("sources",)
+    return () if isinstance(plan, Grid) else ("keep",) if plan.settings.budget else ("budget",)
+
+
+def common(grid: Grid | StreamGrid) -> dict[str, Any]:
+    """The options that all runs of a grid share."""
+    lists = axes(COMPARED if isinstance(grid, Grid) else STREAMED)
+    return {name: value for name, value in resolved(grid).items() if name not in lists}
+
+
+def _plain(value: Any) -> Any:  # noqa: ANN401
+    if isinstance(value, Budget | Choice):
+        return str(value)
+    if isinstance(value, tuple):
+        return list(value)
+    return dict(value) if hasattr(value, "items") else value
+
+
+def text(plan: Plan | Grid | StreamGrid) -> str:
+    """The configuration file of a plan."""
+    verb, what = {Plan: ("fit", "makes"), Grid: ("compare", "runs"), StreamGrid: ("continual", "runs")}[type(plan)]
+    head = (
+        f"# Everything that decides what `structens {verb}` {what}. To repeat it: structens {verb} --config THIS_FILE"
+    )
+    return f"{head}\n{yaml.safe_dump(resolved(plan), sort_keys=False, allow_unicode=True)}"
 
 
 def all_of(name: str, values: Sequence[str]) -> bool:
@@ -266,8 +248,3 @@ def all_of(name: str, values: Sequence[str]) -> bool:
     if ALL in values and len(values) > 1:
         raise SettingsError(f"{name} all names every one already: leave out the others, or all")
     return ALL in values
-
-
-def as_yaml(values: Mapping[str, Any]) -> str:
-    """Lines of the form ``name: value``."""
-    return yaml.safe_dump(values, sort_keys=False, allow_unicode=True)

@@ -12,8 +12,9 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from structured_ensembles.cli.options import Option
+    from structured_ensembles.options.plans import Grid, StreamGrid
 
-G = TypeVar("G")
+G = TypeVar("G", bound="Grid | StreamGrid")
 
 
 def at_once(jobs: int | None) -> int:
@@ -41,9 +42,7 @@ def extended(
     out: Path | None,
     values: Mapping[str, Any],
     options: Mapping[str, Option],
-    axes: Sequence[str],
     make: Callable[[Mapping[str, Any]], G],
-    common: Callable[[G], Mapping[str, Any]],
 ) -> G:
     """The grid in a folder, with what the user adds to it.
 
@@ -52,15 +51,14 @@ def extended(
         out: The folder.
         values: What the user wrote.
         options: Of the verb.
-        axes: The attributes of a grid that may grow.
         make: A grid of values.
-        common: Of a grid, what may not change.
 
     Raises:
         SettingsError: There is no folder or no grid in it, or something else than an axis has changed.
     """
     from structured_ensembles.cli import configuration
     from structured_ensembles.cli.folder import CONFIGURATIONS
+    from structured_ensembles.cli.options import axes
     from structured_ensembles.cli.session import check_same
 
     if out is None:
@@ -70,8 +68,8 @@ def extended(
         raise SettingsError(f"there is no comparison in {out} to go on with (no {path.name}): leave out --resume")
     stored = configuration.read(path, options)
     grid, asked = make(stored), make(configuration.merged(stored, values, options))
-    check_same(out, common(grid), common(asked))
-    both = {axis: [*getattr(grid, axis), *getattr(asked, axis)] for axis in axes}
+    check_same(out, configuration.common(grid), configuration.common(asked))
+    both = {axis: [*getattr(grid, axis), *getattr(asked, axis)] for axis in axes(options)}
     return make({**stored, **{axis: list(dict.fromkeys(both[axis])) for axis in both}})
 
 

@@ -11,7 +11,8 @@ from structured_ensembles.data import sources as datasets
 from structured_ensembles.errors import SettingsError
 from structured_ensembles.evaluation.cost import dense
 from structured_ensembles.experiments import run
-from structured_ensembles.methods import SingleNetwork, StructuredEnsemble
+from structured_ensembles.methods.single import SingleNetwork
+from structured_ensembles.methods.structured import StructuredEnsemble
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -19,8 +20,8 @@ if TYPE_CHECKING:
 
     from structured_ensembles.data.sources import ImageData
     from structured_ensembles.evaluation import Cost
-    from structured_ensembles.experiments.run import Plan
     from structured_ensembles.methods.fitting import Fittable
+    from structured_ensembles.options.plans import Plan
 
 _FILES = (
     ("structured.safetensors", "the ensemble"),

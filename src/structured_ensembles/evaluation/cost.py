@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from structured_ensembles.artefact.file import Record
-from structured_ensembles.methods import SingleNetwork
+from structured_ensembles.methods.single import SingleNetwork
 from structured_ensembles.networks import NetworkSpec, build, sizes
 from structured_ensembles.networks.modules import draw
 from structured_ensembles.options.choices import Combine

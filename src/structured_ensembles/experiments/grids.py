@@ -3,18 +3,26 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections import defaultdict
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
 from statistics import fmean
-from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
-from structured_ensembles.errors import ArtefactError, SettingsError
+from structured_ensembles.data import digests
+from structured_ensembles.data import sources as datasets
+from structured_ensembles.errors import ArtefactError, StructensError
 from structured_ensembles.execution.local import run
+from structured_ensembles.files import marks
 from structured_ensembles.files.whole import write_whole
 from structured_ensembles.progress import Bar, bar
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    from structured_ensembles.data.sources import ImageData
 
 
 CELLS, STATE = "cells", "state"
@@ -54,75 +62,101 @@ class Outcome(Protocol):
         ...
 
 
-def check_axis(name: str, values: Sequence[object], written: Sequence[object] = ()) -> None:
-    """Refuse an axis of a grid that is empty, or holds something twice.
-
-    Args:
-        name: What the axis is called.
-        values: What it holds.
-        written: How the user wrote it, where that is something else.
-
-    Raises:
-        SettingsError: It is; naming what is there twice.
-    """
-    rule, words = f"{name} must be at least one, and none twice", written or values
-    if not values:
-        raise SettingsError(rule)
-    for at, value in enumerate(values):
-        if (first := values.index(value)) < at:
-            raise SettingsError(f"{rule}: {words[first]}, {words[at]}")
+C = TypeVar("C", bound=Cell)
 
 
-def fill(
-    cells: Sequence[C],
-    known: Sequence[R],
-    here: Callable[[C], R],
-    there: Callable[[], Callable[[C], R]],
-    jobs: int,
-    description: str,
-) -> None:
-    """Run every cell that has not finished yet, failed ones again.
+R = TypeVar("R", bound=Outcome)
 
-    Each cell computes on one thread: its numbers do not depend on how many run at once.
 
-    Args:
+@dataclass(frozen=True)
+class Work(Generic[C, R]):
+    """The cells of a grid, and how one is run; it can be sent to another process.
+
+    Attributes:
         cells: All of the grid.
-        known: What is known of them already.
-        here: Runs one in this process, and writes its result down.
-        there: In another process, makes what does the same there; it is called once in each.
-        jobs: How many run at once; 1 stays in this process.
-        description: For the progress bar.
-
-    Raises:
-        SettingsError: A process was killed; what was finished is kept.
-    """
-    finished = [result for result in known if result.error is None]
-    done = {result.cell for result in finished}
-    waiting = [cell for cell in cells if cell not in done]
-    with bar(description, len(done) + len(waiting), done=len(done)) as shown:
-        told = _Told(shown, finished, waiting, jobs)
-        told.note()
-        for result in run(waiting, here, there, jobs):
-            told.add(result)
-
-
-def write(folder: Path, result: Outcome, plain: object) -> None:
-    """Write a result down, as the JSON that ``plain`` is."""
-    write_whole(_path(folder, result.cell), json.dumps(plain, indent=1, allow_nan=False) + "\n")
-
-
-def read(folder: Path, cells: Sequence[C], parsed: Callable[[object], R]) -> list[R]:
-    """What was written down of some cells, in their order.
-
-    Args:
-        folder: Of the grid.
-        cells: Which ones.
+        load: Reads the data that they share.
+        run: Of a cell, those data and a folder to go on from, what came of it; whatever goes wrong is a result too.
+        plain: Of a result, what JSON can hold.
         parsed: Makes a result of plain values; ArtefactError if they are none.
+        description: For the progress bar.
+    """
+
+    cells: Sequence[C]
+    load: Callable[[], Any]
+    run: Callable[[C, Any, Path], R]
+    plain: Callable[[R], object]
+    parsed: Callable[[object], R]
+    description: str
+
+    def carry_out(self, data: Any, folder: Path, jobs: int = 1) -> list[R]:  # noqa: ANN401 (what `load` gives)
+        """Run every cell that has no result yet, failed ones again; all results of the grid come back.
+
+        Each cell computes on one thread: its numbers do not depend on how many run at once.
+
+        Args:
+            data: What `load` gives.
+            folder: Where results and the state of unfinished cells are kept; made if missing.
+            jobs: How many run at once, each in a process of its own; 1 stays in this one.
+
+        Raises:
+            SettingsError: The folder's results are of other images; or a process was killed, and what was finished is
+                kept.
+        """
+        (folder / CELLS).mkdir(parents=True, exist_ok=True)
+        claim(folder, *(data if isinstance(data, list) else [data]))
+        finished = [result for result in self.results(folder) if result.error is None]
+        done = {result.cell for result in finished}
+        waiting = [cell for cell in self.cells if cell not in done]
+        here, there = partial(_one, self, data, folder), partial(_prepared, self, folder)
+        with bar(self.description, len(done) + len(waiting), done=len(done)) as shown:
+            told = _Told(shown, finished, waiting, jobs)
+            told.note()
+            for result in run(waiting, here, there, jobs):
+                told.add(result)
+        return self.results(folder)
+
+    def results(self, folder: Path) -> list[R]:
+        """What was written down of the cells, in their order.
+
+        Raises:
+            ArtefactError: A file is damaged.
+        """
+        paths = {cell: _path(folder, cell) for cell in self.cells}
+        return [_read(path, cell, self.parsed) for cell, path in paths.items() if path.exists()]
+
+
+def attempted(run: Callable[[], R], failed: Callable[[str], R]) -> R:
+    """What a cell gives; what goes wrong is its result, and stops nobody else."""
+    try:
+        return run()
+    except StructensError as error:
+        return failed(" ".join(str(error).split()))
+    except Exception as error:  # noqa: BLE001 (the other cells of a night's work must not be lost)
+        return failed(" ".join(f"failed with {type(error).__name__}: {error}".split()))
+
+
+def claim(folder: Path, *sources: ImageData) -> None:
+    """Refuse a folder whose results come from other images, or make it theirs.
 
     Raises:
-        ArtefactError: A file is damaged.
+        SettingsError: It is not theirs.
     """
-    return [_read(_path(folder, cell), cell, parsed) for cell in cells if _path(folder, cell).exists()]
+    splits = [split for images in sources for split in (images.train, images.test)]
+    found = digests.fingerprint([datasets.as_dataset(split) for split in splits])
+    marks.claim(folder, found, f"{folder} holds results on other images: choose another folder")
+
+
+def _prepared(work: Work[C, R], folder: Path) -> Callable[[C], R]:
+    """In a process that has read nothing yet, what runs a cell."""
+    return partial(_one, work, work.load(), folder)
+
+
+def _one(work: Work[C, R], data: Any, folder: Path, cell: C) -> R:  # noqa: ANN401
+    state = folder / STATE / cell.name
+    result = work.run(cell, data, state)
+    write_whole(_path(folder, cell), json.dumps(work.plain(result), indent=1, allow_nan=False) + "\n")
+    shutil.rmtree(state, ignore_errors=True)
+    return result
 
 
 def _path(folder: Path, cell: Cell) -> Path:
@@ -166,9 +200,3 @@ class _Told:
     def _learn(self, result: Outcome) -> None:
         if result.seconds is not None:
             self.seconds[result.cell.kind].append(result.seconds)
-
-
-C = TypeVar("C", bound=Cell)
-
-
-R = TypeVar("R", bound=Outcome)

@@ -8,27 +8,27 @@ it runs, ``state`` keeps what a stopped run goes on from.
 from __future__ import annotations
 
 import importlib.metadata
-import importlib.util
 import json
 import platform
 import shutil
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
 
 from structured_ensembles.data import sources as datasets
-from structured_ensembles.errors import ArtefactError, NetworkError, SettingsError, first_line, unknown
+from structured_ensembles.errors import ArtefactError, NetworkError, first_line
 from structured_ensembles.evaluation import Cost, Reliability, Row, reliability
 from structured_ensembles.evaluation.answers import answer
 from structured_ensembles.evaluation.table import evaluated, row, unfitted
 from structured_ensembles.files.whole import write_whole
-from structured_ensembles.methods import METHODS, SingleNetwork, StructuredEnsemble, make
+from structured_ensembles.methods import make
+from structured_ensembles.methods.single import SingleNetwork
+from structured_ensembles.methods.structured import StructuredEnsemble
 from structured_ensembles.networks import NetworkSpec, build
 from structured_ensembles.networks.modules import draw
-from structured_ensembles.options.choices import Log, Preset
-from structured_ensembles.options.presets import settings
+from structured_ensembles.options.catalogue import METHODS
 from structured_ensembles.prediction.ensemble import Ensemble
 
 if TYPE_CHECKING:
@@ -36,8 +36,7 @@ if TYPE_CHECKING:
 
     from structured_ensembles.data.sources import ImageData
     from structured_ensembles.methods.fitting import Fittable
-    from structured_ensembles.networks.spec import Scalar
-    from structured_ensembles.options.ensemble import Settings
+    from structured_ensembles.options.plans import Plan
 
 SCHEMA = 1
 """Of ``metrics.json``."""
@@ -45,44 +44,6 @@ STATE, LOGS, CONFIGURATION, METRICS = "state", "log", "config.yaml", "metrics.js
 _ROUNDING = 1e-3
 """How far the NLL of one ensemble on the same images may differ from one machine to another."""
 _PACKAGES = ("structured-ensembles", "torch", "lightning", "torch-pruning", "numpy", "safetensors")
-
-
-@dataclass(frozen=True)
-class Plan:
-    """What decides the outcome of a run.
-
-    Attributes:
-        data: A source that `data.load` knows.
-        image_size: To what side images are resized; None leaves them.
-        architecture: A name of `networks`.
-        arguments: Of the architecture.
-        members: M.
-        against: Names of the methods that the structured ensemble is compared with.
-        seed: Of everything random.
-        settings: How the ensembles are made.
-        preset: What the settings started from: for the record only, they say everything.
-
-    Raises:
-        SettingsError: An unknown method, or logs for a library that is not installed.
-    """
-
-    data: str = "digits"
-    image_size: int | None = None
-    architecture: str = "small_cnn"
-    arguments: Mapping[str, Scalar] = field(default_factory=dict)
-    members: int = 4
-    against: tuple[str, ...] = ()
-    seed: int = 0
-    settings: Settings = field(default_factory=settings)
-    preset: Preset = field(default=Preset.DEFAULT, repr=False, compare=False)
-
-    def __post_init__(self) -> None:
-        rivals = [name for name in METHODS if name != StructuredEnsemble.method]
-        for name in self.against:
-            if name not in rivals:
-                raise unknown("method to compare with", name, rivals)
-        if self.settings.training.log is Log.TENSORBOARD and importlib.util.find_spec("tensorboard") is None:
-            raise SettingsError("log tensorboard needs a package: pip install 'structured-ensembles[tensorboard]'")
 
 
 def network(plan: Plan, images: ImageData) -> NetworkSpec:

@@ -7,10 +7,9 @@ from __future__ import annotations
 
 import json
 import math
-import shutil
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from functools import partial
 from importlib import import_module
 from typing import TYPE_CHECKING
@@ -27,90 +26,31 @@ from structured_ensembles.continual.results.records import (
     to_json,
 )
 from structured_ensembles.continual.results.tables import failures, markdown, notices, unaided
-from structured_ensembles.continual.strategies import STRATEGIES, Structured, strategy
+from structured_ensembles.continual.strategies.structured import Structured
 from structured_ensembles.continual.streams import protocol, untold
 from structured_ensembles.data import sources as datasets
-from structured_ensembles.errors import DataError, SettingsError, StructensError
-from structured_ensembles.experiments import grids
-from structured_ensembles.experiments.comparison.running import claim
-from structured_ensembles.experiments.grids import CELLS, STATE
+from structured_ensembles.errors import DataError
+from structured_ensembles.experiments.grids import Work, attempted
 from structured_ensembles.files.whole import write_whole
 from structured_ensembles.networks import NetworkSpec
 from structured_ensembles.networks.modules import draw
-from structured_ensembles.options.choices import Log, Preset, StreamKind
-from structured_ensembles.options.streams import ContinualSettings, settings
+from structured_ensembles.options.catalogue import STRATEGIES
+from structured_ensembles.options.choices import Log, StreamKind
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
     from pathlib import Path
 
     from structured_ensembles.continual.learner.tasks import Task
     from structured_ensembles.continual.streams.protocol import StreamResult
     from structured_ensembles.data.sources import ImageData
-    from structured_ensembles.networks.spec import Scalar
+    from structured_ensembles.options.plans import StreamGrid, StreamPlan
 
 
-@dataclass(frozen=True)
-class StreamPlan:
-    """What every cell of a grid has in common.
-
-    Attributes:
-        data: A source that `data.load` knows, which becomes the tasks.
-        sources: Instead of it, two or more, which are a task each; empty for none.
-        kind: How ``data`` becomes tasks.
-        tasks: How many; the sources, if there are some, are as many as they are.
-        image_size: To what side images are resized; None leaves them.
-        architecture: A name of `networks`, whose output layer is left out.
-        arguments: Of the architecture.
-        settings: How tasks are learned; of its ``tasks`` nothing is read.
-        preset: What the settings started from: for the record only, they say everything.
-
-    Raises:
-        SettingsError: Both or too few sources are given.
-    """
-
-    data: str = "digits"
-    sources: tuple[str, ...] = ()
-    kind: StreamKind = StreamKind.SPLIT
-    tasks: int = 5
-    image_size: int | None = None
-    architecture: str = "small_cnn"
-    arguments: Mapping[str, Scalar] = field(default_factory=dict)
-    settings: ContinualSettings = field(default_factory=settings)
-    preset: Preset = field(default=Preset.DEFAULT, repr=False, compare=False)
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "kind", StreamKind.named(self.kind))
-        if len(self.sources) == 1:
-            raise SettingsError(f"sources {self.sources[0]} is one task: name two or more, or split it with data")
-        if self.tasks < 2:
-            raise SettingsError(f"tasks {self.tasks} must be at least 2: a stream has several tasks")
-
-
-@dataclass(frozen=True)
-class StreamGrid:
-    """What is compared.
-
-    Attributes:
-        plan: Of all cells.
-        strategies: Of `STRATEGIES`.
-        seeds: Every seed: of the split into held-out images, the permutations, the networks and their training.
-
-    Raises:
-        SettingsError: An axis is empty, or holds something unknown or twice.
-    """
-
-    plan: StreamPlan
-    strategies: tuple[str, ...] = tuple(STRATEGIES)
-    seeds: tuple[int, ...] = (0,)
-
-    def __post_init__(self) -> None:
-        for name in self.strategies:
-            strategy(name)
-        if wrong := [seed for seed in self.seeds if seed < 0]:
-            raise SettingsError(f"seed {wrong[0]} must be at least 0")
-        grids.check_axis("strategies", self.strategies)
-        grids.check_axis("seeds", self.seeds)
+def work(grid: StreamGrid) -> Work[StreamCell, StreamRun]:
+    """Everything that the grid asks for."""
+    return Work(
+        cells(grid), partial(load, grid.plan), partial(learn_cell, grid), to_json, from_json, "learning streams"
+    )
 
 
 Sources = Sequence["ImageData"]
@@ -175,19 +115,14 @@ def learn_cell(grid: StreamGrid, cell: StreamCell, sources: Sources, state: Path
         sources: Its data, loaded.
         state: Where to keep the trainings that a stopped cell goes on from.
     """
-    try:
-        return _learned(grid.plan, cell, sources, state)
-    except StructensError as error:
-        return StreamRun(cell, " ".join(str(error).split()))
-    except Exception as error:  # noqa: BLE001 (the other cells of a night's work must not be lost)
-        return StreamRun(cell, " ".join(f"failed with {type(error).__name__}: {error}".split()))
+    return attempted(lambda: _learned(grid.plan, cell, sources, state), lambda why: StreamRun(cell, why))
 
 
 def _learned(plan: StreamPlan, cell: StreamCell, sources: Sources, state: Path | None) -> StreamRun:
     shown = stream(plan, sources, cell.seed)
     quiet = replace(plan.settings.training, log=Log.NONE)  # logs would go with the state
     chosen = replace(plan.settings, training=quiet, tasks=len(shown))
-    learner = strategy(cell.strategy)(partial(backbone, network(plan, shown[0])), chosen, cell.seed)
+    learner = STRATEGIES[cell.strategy](partial(backbone, network(plan, shown[0])), chosen, cell.seed)
     import_module("structured_ensembles.training._lightning")  # which takes seconds that are no strategy's
     begun = [state is not None and any((state / f"task_{number}").rglob("*.ckpt")) for number in range(len(shown))]
     result = protocol.run(learner, shown, state)
@@ -205,49 +140,6 @@ def _with_proof(run: StreamRun, learner: Structured, shown: Sequence[Task]) -> S
     notices = (*learner.learner.notices, *changed)
     answers = untold.measure(learner.learner, shown, run.cell.seed)
     return replace(run, owners=learner.owners, notices=notices, proved=not changed, untold=answers)
-
-
-def carry_out(grid: StreamGrid, sources: Sources, folder: Path, jobs: int = 1) -> list[StreamRun]:
-    """Run every cell that has no result yet, failed ones again; all results of the grid come back.
-
-    Each cell computes on one thread: its numbers do not depend on how many run at once.
-
-    Args:
-        grid: What to run.
-        sources: Its data, loaded.
-        folder: Where results and the state of unfinished cells are kept; made if missing.
-        jobs: How many cells run at once, each in a process of its own.
-
-    Raises:
-        SettingsError: The folder's results are of other images; or a process was killed, and what was finished is kept.
-    """
-    (folder / CELLS).mkdir(parents=True, exist_ok=True)
-    claim(folder, *sources)
-    here, there = partial(_one, grid, sources, folder), partial(_prepared, grid, folder)
-    grids.fill(cells(grid), results(grid, folder), here, there, jobs, "learning streams")
-    return results(grid, folder)
-
-
-def _prepared(grid: StreamGrid, folder: Path) -> Callable[[StreamCell], StreamRun]:
-    """In a process that has read nothing yet, what runs a cell."""
-    return partial(_one, grid, load(grid.plan), folder)
-
-
-def _one(grid: StreamGrid, sources: Sources, folder: Path, cell: StreamCell) -> StreamRun:
-    state = folder / STATE / cell.name
-    run = learn_cell(grid, cell, sources, state)
-    grids.write(folder, run, to_json(run))
-    shutil.rmtree(state, ignore_errors=True)
-    return run
-
-
-def results(grid: StreamGrid, folder: Path) -> list[StreamRun]:
-    """What is known of the grid's cells, in their order.
-
-    Raises:
-        ArtefactError: A file is damaged.
-    """
-    return grids.read(folder, cells(grid), from_json)
 
 
 def write_tables(runs: Sequence[StreamRun], folder: Path) -> None:

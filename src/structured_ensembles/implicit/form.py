@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 from structured_ensembles.errors import NetworkError, SettingsError, unknown
 from structured_ensembles.networks import NetworkSpec, build
-from structured_ensembles.networks.spec import Scalar, checked_arguments
+from structured_ensembles.networks.spec import checked_arguments
 
 if TYPE_CHECKING:
     from torch import nn
 
+    from structured_ensembles.options.plans import Scalar
     from structured_ensembles.types import Architecture
 
 MOST_ANSWERS = 1024

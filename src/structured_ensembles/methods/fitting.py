@@ -24,7 +24,7 @@ from structured_ensembles.data.digests import fingerprint
 from structured_ensembles.data.labels import labels_of, sized
 from structured_ensembles.errors import DataError, NetworkError, SettingsError, StructensError, first_line
 from structured_ensembles.files.marks import check_mark, mark
-from structured_ensembles.networks import Family, NetworkSpec, build, family, sizes
+from structured_ensembles.networks import NetworkSpec, build, sizes
 from structured_ensembles.networks.checks import (
     check_answers,
     check_classes,
@@ -35,7 +35,7 @@ from structured_ensembles.networks.checks import (
 )
 from structured_ensembles.networks.modules import draw
 from structured_ensembles.networks.stored import check_initialised, check_stored
-from structured_ensembles.options.choices import Preset
+from structured_ensembles.options.choices import Family, Preset
 from structured_ensembles.options.ensemble import Settings
 from structured_ensembles.options.presets import settings
 from structured_ensembles.prediction.calibrating import calibrate
@@ -320,7 +320,7 @@ def check_drawable(what: str, base: Base) -> None:
 
 def default_settings(base: Base) -> Settings:
     """The default preset for a base network's family."""
-    return settings(Preset.DEFAULT, family(base.name) if isinstance(base, NetworkSpec) else Family.OTHER)
+    return settings(Preset.DEFAULT, Family.of(base.name) if isinstance(base, NetworkSpec) else Family.OTHER)
 
 
 def _count(members: object) -> int:

@@ -12,8 +12,8 @@ from structured_ensembles.implicit.dropout import output_layer
 from structured_ensembles.methods.fitting import Base, Built, Fittable, Fold
 
 if TYPE_CHECKING:
-    from structured_ensembles.networks.spec import Scalar
     from structured_ensembles.options.ensemble import Settings
+    from structured_ensembles.options.plans import Scalar
 
 
 class MCDropout(Fittable):

@@ -6,12 +6,10 @@ from torch import nn
 
 from structured_ensembles.networks._arguments import smallest_image
 from structured_ensembles.networks._layers import conv_norm_relu, halve, he_initialise, head
-from structured_ensembles.networks.registry import register
 
 WIDTHS = (32, 64, 96)
 
 
-@register("small_cnn")
 def small_cnn(input_shape: tuple[int, int, int], classes: int) -> nn.Module:
     """Three convolutions with BatchNorm for images of 8x8 to 32x32: (B, C, H, W) to logits (B, K).
 

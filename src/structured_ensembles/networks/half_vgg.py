@@ -5,13 +5,11 @@ from __future__ import annotations
 from torch import nn
 
 from structured_ensembles.networks._layers import halve, he_initialise, head
-from structured_ensembles.networks.registry import register
 
 WIDTHS = ((32,), (64,), (128, 128), (256, 256), (256, 256))
 """Output channels of the convolutions, by stage; each stage ends in pooling."""
 
 
-@register("half_vgg11")
 def half_vgg11(input_shape: tuple[int, int, int], classes: int) -> nn.Module:
     """Eight convolutions without normalisation or bias: (B, C, H, W) to logits (B, K).
 

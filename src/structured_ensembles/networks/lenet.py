@@ -6,7 +6,6 @@ from torch import nn
 
 from structured_ensembles.networks._arguments import number
 from structured_ensembles.networks._layers import he_initialise
-from structured_ensembles.networks.registry import register
 
 WIDTHS = (6, 16, 120, 84)
 """The channels of its hidden layers."""
@@ -15,7 +14,6 @@ FIELD = 32
 """The side of the images that LeNet-5 was made for: smaller ones are padded to it, as the paper pads 28x28 digits."""
 
 
-@register("lenet5")
 def lenet5(input_shape: tuple[int, int, int], classes: int, width_mult: float = 1.0) -> nn.Module:
     """LeNet-5 with ReLU and max-pooling: (B, C, H, W) to logits (B, K).
 

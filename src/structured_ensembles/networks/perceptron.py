@@ -9,13 +9,11 @@ from torch import nn
 from structured_ensembles.errors import NetworkError
 from structured_ensembles.networks._arguments import integer
 from structured_ensembles.networks._layers import he_initialise
-from structured_ensembles.networks.registry import register
 
 MOST_WEIGHTS = 2**28
 """The largest first layer, 1 GB: a saved file could ask for any."""
 
 
-@register("mlp")
 def mlp(input_shape: tuple[int, int, int], classes: int, width: int = 128, depth: int = 2) -> nn.Module:
     """Flatten, then ``depth`` hidden layers of ``width`` channels with ReLU: (B, C, H, W) to logits (B, K).
 

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable
-from typing import TYPE_CHECKING, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, TypeAlias
 
 from torch import nn
 
 from structured_ensembles.errors import NetworkError, SettingsError, unknown
 from structured_ensembles.networks import external
 from structured_ensembles.networks.normalised import Normalised
-from structured_ensembles.options.choices import Family
+from structured_ensembles.options.catalogue import ARCHITECTURES, LIBRARIES
 
 if TYPE_CHECKING:
     from structured_ensembles.networks.spec import NetworkSpec
@@ -19,44 +19,13 @@ if TYPE_CHECKING:
 Factory: TypeAlias = Callable[..., nn.Module]
 """``factory(input_shape, classes, **arguments)``: a freshly initialised network."""
 
-F = TypeVar("F", bound=Factory)
+register = ARCHITECTURES.register
+"""Give an architecture a name: ``@register("my_net")`` above its factory.
 
-_factories: dict[str, Factory] = {}
-
-
-def register(name: str) -> Callable[[F], F]:
-    """Add an architecture to the registry: ``@register("my_net")`` above its factory.
-
-    The factory is called as ``factory(input_shape, classes, **arguments)`` with ``input_shape`` (C, H, W) and returns
-    a network from images (B, C, H, W) to logits (B, K). Its arguments are JSON scalars, which a saved file may hold:
-    it should check them.
-
-    Raises:
-        SettingsError: The name is empty, has a colon, or is taken.
-    """
-    if not name.strip() or ":" in name:
-        raise SettingsError(f"an architecture cannot be named {name!r}: use a name that is not empty, without a colon.")
-    if name in _factories:
-        raise SettingsError(f"the architecture {name!r} exists already: register yours under another name.")
-
-    def add(factory: F) -> F:
-        _factories[name] = factory
-        return factory
-
-    return add
-
-
-def names() -> tuple[str, ...]:
-    """The registered architectures, sorted; torchvision's and timm's, which have names with a colon, come on top."""
-    return tuple(sorted(_factories))
-
-
-def family(name: str) -> Family:
-    """The family that ``name`` belongs to, going by the name alone: ``timm:resnet26d`` is a RESNET."""
-    bare = name.rpartition(":")[2].removeprefix("small_").removeprefix("wide_")
-    if bare.startswith(("resnet", "resnext")):
-        return Family.RESNET
-    return Family.VGG if bare.startswith("vgg") else Family.OTHER
+The factory is called as ``factory(input_shape, classes, **arguments)`` with ``input_shape`` (C, H, W) and returns a
+network from images (B, C, H, W) to logits (B, K). Its arguments are JSON scalars, which a saved file may hold: it
+should check them.
+"""
 
 
 def build(spec: NetworkSpec) -> nn.Module:
@@ -81,12 +50,12 @@ def build(spec: NetworkSpec) -> nn.Module:
 
 def _build_bare(spec: NetworkSpec) -> nn.Module:
     """The network without its normalisation."""
-    if spec.name.startswith(tuple(f"{source}:" for source in external.SOURCES)):
+    if spec.name.startswith(tuple(f"{library}:" for library in LIBRARIES)):
         return external.build(spec)
-    if spec.name not in _factories:
-        known = unknown("architecture", spec.name, [*names(), *(f"{source}:NAME" for source in external.SOURCES)])
+    if spec.name not in ARCHITECTURES:
+        known = unknown("architecture", spec.name, [*ARCHITECTURES, *(f"{library}:NAME" for library in LIBRARIES)])
         raise SettingsError(f"{known} One of your own: register it, on the command line by --plugin FILE.py.")
-    factory = _factories[spec.name]
+    factory: Factory = ARCHITECTURES[spec.name]
     _check_arguments(factory, spec)
     network = factory(spec.input_shape, spec.classes, **spec.arguments)
     if not isinstance(network, nn.Module):

@@ -10,7 +10,6 @@ from torch.nn import functional
 
 from structured_ensembles.networks._arguments import choice, smallest_image
 from structured_ensembles.networks._layers import he_initialise
-from structured_ensembles.networks.registry import register
 from structured_ensembles.options.choices import Choice
 
 if TYPE_CHECKING:
@@ -95,7 +94,7 @@ def _shortcut(channels_in: int, channels_out: int, shortcut: Shortcut) -> nn.Mod
 
 
 def _architecture(depth: int) -> Callable[..., nn.Module]:
-    """Register and return the architecture of ``depth`` layers."""
+    """The architecture of ``depth`` layers."""
     name = f"resnet{depth}"
 
     def build(input_shape: tuple[int, int, int], classes: int, shortcut: str = Shortcut.PROJECT) -> nn.Module:
@@ -104,7 +103,7 @@ def _architecture(depth: int) -> Callable[..., nn.Module]:
 
     build.__name__ = build.__qualname__ = name
     build.__doc__ = f"ResNet-{depth} for images of at least 5x5 pixels; ``shortcut`` is a `Shortcut` or its string."
-    return register(name)(build)
+    return build
 
 
 resnet20 = _architecture(20)

@@ -5,13 +5,13 @@ from __future__ import annotations
 import sys
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
-from typing import Any, TypeAlias
+from typing import TYPE_CHECKING, Any
 
 from structured_ensembles.errors import SettingsError
 from structured_ensembles.networks._arguments import integer, number
 
-Scalar: TypeAlias = str | int | float | bool | None
-"""A JSON scalar."""
+if TYPE_CHECKING:
+    from structured_ensembles.options.plans import Scalar
 
 MOST_CLASSES = 100_000
 MOST_CHANNELS = 1024

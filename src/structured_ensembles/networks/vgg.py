@@ -12,7 +12,6 @@ from torch import nn
 
 from structured_ensembles.networks._arguments import smallest_image
 from structured_ensembles.networks._layers import conv_norm_relu, halve, he_initialise, head
-from structured_ensembles.networks.registry import register
 
 Stages = Sequence[Sequence[int]]
 """Output channels of the convolutions, by stage; stages are parted by pooling."""
@@ -23,25 +22,21 @@ VGG16 = ((64, 64), (128, 128), (256, 256, 256), (512, 512, 512), (512, 512, 512)
 SMALL_VGG = ((32,), (64, 64), (128, 128))
 
 
-@register("vgg11")
 def vgg11(input_shape: tuple[int, int, int], classes: int) -> nn.Module:
     """VGG-11 for images of at least 2x2 pixels: (B, C, H, W) to logits (B, K)."""
     return _vgg("vgg11", input_shape, classes, VGG11, pool_last=True)
 
 
-@register("vgg13")
 def vgg13(input_shape: tuple[int, int, int], classes: int) -> nn.Module:
     """VGG-13 for images of at least 2x2 pixels: (B, C, H, W) to logits (B, K)."""
     return _vgg("vgg13", input_shape, classes, VGG13, pool_last=True)
 
 
-@register("vgg16")
 def vgg16(input_shape: tuple[int, int, int], classes: int) -> nn.Module:
     """VGG-16 for images of at least 2x2 pixels: (B, C, H, W) to logits (B, K)."""
     return _vgg("vgg16", input_shape, classes, VGG16, pool_last=True)
 
 
-@register("small_vgg")
 def small_vgg(input_shape: tuple[int, int, int], classes: int) -> nn.Module:
     """Five convolutions for images of at least 2x2 pixels: (B, C, H, W) to logits (B, K).
 

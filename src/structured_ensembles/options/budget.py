@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from decimal import Decimal
 from fractions import Fraction
 
 from structured_ensembles.errors import SettingsError
@@ -77,6 +78,11 @@ class Budget:
         # Exact decimals: 2.01 * 10**6 is 2009999.9999999998 in floating point.
         amount = Fraction(number) * (1 if relative else _PREFIXES[scale])
         return cls(float(amount), _UNITS[unit], relative=relative)
+
+    def __str__(self) -> str:
+        """As it can be written, every digit of the amount."""
+        amount = format(Decimal(repr(self.amount)).normalize(), "f")
+        return f"{amount}{'x' if self.relative else ''} {self.unit}"
 
     def limit(self, base: int) -> int:
         """The largest whole number within the budget.

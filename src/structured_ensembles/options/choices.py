@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-import operator
-from dataclasses import fields
 from enum import Enum
-from numbers import Real
 from typing import TYPE_CHECKING
 
-from structured_ensembles.errors import SettingsError, unknown
+from structured_ensembles.errors import unknown
 
 if TYPE_CHECKING:
-    from _typeshed import DataclassInstance
     from typing_extensions import Self
 
 
@@ -32,30 +28,6 @@ class Choice(str, Enum):
         if str(name) not in known:
             raise unknown(cls.__name__.lower(), str(name), known)
         return known[str(name)]
-
-
-def check_numbers(settings: DataclassInstance) -> None:
-    """Refuse what is no number in a field of a frozen dataclass that is declared ``int`` or ``float``, None apart.
-
-    Whole numbers of other libraries, such as NumPy's, become Python's.
-
-    Raises:
-        SettingsError: Naming every such field.
-    """
-    problems = []
-    for one in fields(settings):
-        value, kind = getattr(settings, one.name), str(one.type).removesuffix(" | None")
-        if value is None and kind != one.type:
-            continue
-        if kind == "float" and not isinstance(value, Real):
-            problems.append(f"{one.name} {value!r} must be a number")
-        if kind == "int":
-            try:
-                object.__setattr__(settings, one.name, operator.index(value))
-            except TypeError:
-                problems.append(f"{one.name} {value!r} must be a whole number")
-    if problems:
-        raise SettingsError("; ".join(problems))
 
 
 class Scope(Choice):
@@ -156,6 +128,14 @@ class Family(Choice):
     RESNET = "resnet"
     VGG = "vgg"
     OTHER = "other"
+
+    @classmethod
+    def of(cls, architecture: str) -> Family:
+        """Going by the name alone: ``timm:resnet26d`` is a RESNET."""
+        bare = architecture.rpartition(":")[2].removeprefix("small_").removeprefix("wide_")
+        if bare.startswith(("resnet", "resnext")):
+            return cls.RESNET
+        return cls.VGG if bare.startswith("vgg") else cls.OTHER
 
 
 class Preset(Choice):

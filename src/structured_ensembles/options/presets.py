@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from structured_ensembles.networks import Family
 from structured_ensembles.options.budget import Budget
 from structured_ensembles.options.choices import (
     Combine,
+    Family,
     Placement,
     Preset,
     Rule,

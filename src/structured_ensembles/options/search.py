@@ -4,51 +4,62 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from structured_ensembles.errors import SettingsError
-from structured_ensembles.options.choices import Parametrisation, Placement, check_numbers
-from structured_ensembles.scores import diversity
+from structured_ensembles.options.catalogue import TERMS
+from structured_ensembles.options.choices import Parametrisation, Placement
+from structured_ensembles.options.described import check, option
 
 
 @dataclass(frozen=True)
 class SearchSettings:
-    """How the scores are trained.
-
-    Attributes:
-        parametrisation: What is trained.
-        samples: Draws averaged in each pass, for a sampled parametrisation.
-        placement: Where channels are multiplied.
-        epochs: At most how many times every example is seen.
-        max_steps: Stop after so many batches; None never does.
-        batch_size: B; divided among the members.
-        learning_rate: Of Adam.
-        diversity: Weight (lambda) of each diversity term, by name.
+    """How the scores are trained; each field says what it does.
 
     Raises:
         SettingsError: Naming every value outside its limits.
     """
 
-    parametrisation: Parametrisation = Parametrisation.FREE
-    samples: int = 1
-    placement: Placement = Placement.AFTER_NORM
-    epochs: int = 10
-    max_steps: int | None = None
-    batch_size: int = 128
-    learning_rate: float = 1e-3
-    diversity: Mapping[str, float] = field(default_factory=dict)
+    parametrisation: Parametrisation = option(
+        Parametrisation.FREE, "What is trained: scale factors, or distributions that they are drawn from."
+    )
+    samples: int = option(1, "Draws averaged in each pass, for distributions.", limit="[1, inf)")
+    placement: Placement = option(Placement.AFTER_NORM, "Where channels are scaled.")
+    epochs: int = option(
+        10,
+        "How often every image is seen, at most.",
+        limit="[0, inf)",
+        key="search_epochs",
+        called="search epochs",
+    )
+    max_steps: int | None = option(None, "Stop after so many batches.", limit="[0, inf)", key="search_steps")
+    batch_size: int = option(
+        128, "Shared by the members.", limit="[2, inf)", key="search_batch_size", called="search batch_size"
+    )
+    learning_rate: float = option(
+        1e-3, "Of Adam.", limit="(0, inf)", key="search_learning_rate", called="search learning_rate"
+    )
+    diversity: Mapping[str, float] = option(
+        dict,
+        f"The weight (lambda) of a term that makes members differ: {', '.join(TERMS)}. Repeatable; overlap=0 is none.",
+    )
 
     def __post_init__(self) -> None:
-        check_numbers(self)
-        object.__setattr__(self, "parametrisation", Parametrisation.named(self.parametrisation))
-        object.__setattr__(self, "placement", Placement.named(self.placement))
-        limits = [
-            (not self.samples >= 1, f"samples {self.samples} must be at least 1"),
-            (not self.epochs >= 0, f"search epochs {self.epochs} must be at least 0"),
-            (self.max_steps is not None and not self.max_steps >= 0, f"max_steps {self.max_steps} must be at least 0"),
-            (not self.batch_size >= 2, f"search batch_size {self.batch_size} must be at least 2"),
-            (not 0 < self.learning_rate < math.inf, f"search learning_rate {self.learning_rate} must be above 0"),
-        ]
-        if problems := [message for wrong, message in limits if wrong]:
-            raise SettingsError("; ".join(problems))
-        diversity.check_weights(self.diversity)
+        check(self)
+        check_weights(self.diversity)
+
+
+def check_weights(weights: Mapping[str, float]) -> None:
+    """Refuse weights of diversity terms that the search would refuse, before any work is done.
+
+    Raises:
+        SettingsError: An unknown term, or a weight that is negative, infinite or not a number.
+    """
+    if not isinstance(weights, Mapping):
+        raise SettingsError(f"diversity {weights!r} must be weights by term, such as {{'overlap': 0.01}}")
+    for name, weight in weights.items():
+        TERMS.check(name)
+        if not (math.isfinite(weight) and weight >= 0):
+            raise SettingsError(
+                f"weight of diversity term {name!r} is {weight}, expected a finite number of at least 0"
+            )

@@ -4,33 +4,33 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from structured_ensembles.errors import SettingsError
-from structured_ensembles.options.choices import Rule, check_numbers
+from structured_ensembles.options.choices import Rule
+from structured_ensembles.options.described import check, option
 
 
 @dataclass(frozen=True)
 class SelectionSettings:
-    """How channels are selected.
-
-    Attributes:
-        rule: In what order they are kept.
-        keep: The share of channels kept, in (0, 1]; ignored where there is a budget.
-        normalise: Whether importances are first divided by their mean within the member's group.
-        round_to: Every width is rounded up to a multiple of this, as far as the group has channels.
+    """How channels are selected; each field says what it does.
 
     Raises:
         SettingsError: If a value is outside its limits, or no rule has this name.
     """
 
-    rule: Rule = Rule.PER_COST
-    keep: float = 0.5
-    normalise: bool = False
-    round_to: int = 1
+    rule: Rule = option(
+        Rule.PER_COST,
+        "Keep by importance per byte (per_cost) or importance (global), or a share of each layer: the same (local), or "
+        "more of it where a byte does more operations (tapered).",
+    )
+    keep: float = option(
+        0.5,
+        "Instead of a budget: the share of channels that each member keeps, in (0, 1]; 0.5 as published.",
+        limit="(0, 1]",
+        rule="is outside (0, 1]: 0.5 keeps half of the channels",
+        section="Ensemble",
+        quiet=True,
+    )
+    normalise: bool = option(False, "Divide importances by their mean within the layer first.")
+    round_to: int = option(1, "Round widths up to a multiple, as far as the layer has channels.", limit="[1, inf)")
 
     def __post_init__(self) -> None:
-        check_numbers(self)
-        object.__setattr__(self, "rule", Rule.named(self.rule))
-        if not 0 < self.keep <= 1:
-            raise SettingsError(f"keep {self.keep} is outside (0, 1]: 0.5 keeps half of the channels")
-        if not self.round_to >= 1:
-            raise SettingsError(f"round_to {self.round_to} must be at least 1")
+        check(self)

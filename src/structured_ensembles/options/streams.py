@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import math
-from dataclasses import dataclass, field, fields, is_dataclass
+from dataclasses import dataclass, fields, is_dataclass
 from typing import Any
 
-from structured_ensembles.errors import SettingsError
 from structured_ensembles.options.choices import (
     Capacity,
     Choice,
@@ -21,96 +19,118 @@ from structured_ensembles.options.choices import (
     Rule,
     Schedule,
     ThresholdOver,
-    check_numbers,
 )
+from structured_ensembles.options.described import check, option, part
 from structured_ensembles.options.search import SearchSettings
 from structured_ensembles.options.training import TrainingSettings
+
+STRUCTURED = "Structured: which channels a task takes"
+FOUND = "Structured: how they are found"
+TRAINING = "Training of each task, the same for all strategies"
 
 
 @dataclass(frozen=True)
 class ContinualSettings:
     """Everything that decides how a stream is learned, but for the backbone, the tasks and the seed.
 
-    Attributes:
-        training: How every task is trained, whatever the strategy.
-        search: How the scale factors of a task's channels are trained.
-        reduce: How the gradients of the batches become importances.
-        rank_batches: How many batches the ranking passes at most; None passes them all.
-        rule: Whether a share is of each group (local) or of all groups together (global).
-        threshold_over: Which channels the share is of.
-        capacity: How many free channels a task gets.
-        keep: Of GEOMETRIC, the share of the channels, in (0, 1]. What was published as pruning p is keep 1 - p.
-        tasks: Of EQUAL, how many tasks there will be.
-        channels: Of FIXED, how many channels of every group.
-        delta: Of AUTO, the held-out accuracy that a smaller share may cost, in [0, 1).
-        cross_block: What becomes of weights from newer to older channels.
-        norms: Whose the normalisation layers are.
-        exhausted: What happens when nothing is free.
-        head: What heads are made of.
-        held_out: The share of a task's training data that chooses the best epoch, in (0, 1).
-        graph_seconds: How long the dependency graph may take.
+    Each field says what it does.
 
     Raises:
         SettingsError: Naming every value outside its limits.
     """
 
-    training: TrainingSettings = field(default_factory=TrainingSettings)
-    search: SearchSettings = field(default_factory=SearchSettings)
-    reduce: Reduce = Reduce.MEAN
-    rank_batches: int | None = None
-    rule: Rule = Rule.LOCAL
-    threshold_over: ThresholdOver = ThresholdOver.FREE
-    capacity: Capacity = Capacity.GEOMETRIC
-    keep: float = 0.5
+    training: TrainingSettings = part(
+        TrainingSettings,
+        TRAINING,
+        without=("log",),
+        words={
+            "epochs": "Of each task, at most.",
+            "learning_rate": "The highest of the schedule.",
+            "patience": "Stop a task after so many epochs without progress.",
+        },
+    )
+    search: SearchSettings = part(
+        SearchSettings, FOUND, without=("diversity",), words={"search_batch_size": "Images per step of the search."}
+    )
+    reduce: Reduce = option(Reduce.MEAN, "How the gradients of many batches become one importance.", section=FOUND)
+    rank_batches: int | None = option(None, "Look at so many batches for it, at most.", limit="[1, inf)", section=FOUND)
+    rule: Rule = option(
+        Rule.LOCAL,
+        "Whether the share is of each layer (local) or of all together (global).",
+        among=("local", "global"),
+        section=STRUCTURED,
+    )
+    threshold_over: ThresholdOver = option(
+        ThresholdOver.FREE,
+        "Which channels the share is of: the free ones, or all, of which only free ones can be taken.",
+        section=STRUCTURED,
+    )
+    capacity: Capacity = option(
+        Capacity.GEOMETRIC,
+        "How many free channels: a share (geometric), as many for each task (equal), a number (fixed), or as few as "
+        "cost little accuracy (auto). --keep, --channels and --delta, each for itself, mean theirs.",
+        section=STRUCTURED,
+    )
+    # What was published as pruning p is keep 1 - p.
+    keep: float = option(
+        0.5,
+        "Of geometric: the share of the free channels, in (0, 1].",
+        limit="(0, 1]",
+        rule="is outside (0, 1]: 0.5 gives a task half of the free channels",
+        section=STRUCTURED,
+    )
     tasks: int = 5
-    channels: int = 8
-    delta: float = 0.01
-    cross_block: CrossBlock = CrossBlock.ZERO
-    norms: Norms = Norms.OWNER
-    exhausted: Exhausted = Exhausted.REUSE
-    head: HeadKind = HeadKind.LINEAR
-    held_out: float = 0.1
-    graph_seconds: float = 60.0
+    """Of EQUAL, how many tasks there will be; the command takes it from the stream."""
+    channels: int = option(8, "Of fixed: how many channels of each layer.", limit="[1, inf)", section=STRUCTURED)
+    delta: float = option(
+        0.01,
+        "Of auto: the held-out accuracy that may be lost.",
+        limit="[0, 1)",
+        rule="is outside [0, 1): 0.01 allows one point of held-out accuracy",
+        section=STRUCTURED,
+    )
+    cross_block: CrossBlock = option(
+        CrossBlock.ZERO,
+        "The weights by which an older task's channels read a newer task's.",
+        section=STRUCTURED,
+    )
+    norms: Norms = option(
+        Norms.OWNER,
+        "Whose normalisation layers are: of the task that owns the channel, or of every task.",
+        section=STRUCTURED,
+    )
+    exhausted: Exhausted = option(
+        Exhausted.REUSE,
+        "When no channel is free: learn a head on the older tasks' channels, fail, or widen the network.",
+        section=STRUCTURED,
+    )
+    head: HeadKind = option(
+        HeadKind.LINEAR,
+        "What each task has of its own: one linear layer, or three with dropout on all features.",
+        section="Network",
+    )
+    held_out: float = option(
+        0.1,
+        "The share of each class's training images that chooses the best epoch.",
+        limit="(0, 1)",
+        rule="is outside (0, 1): 0.1 holds out a tenth",
+        section=TRAINING,
+    )
+    graph_seconds: float = option(
+        60.0, "How long to look for the channels that can be removed.", limit="(0, inf)", section=FOUND
+    )
 
     def __post_init__(self) -> None:
-        check_numbers(self)
-        for name, kind in _CHOICES.items():
-            object.__setattr__(self, name, kind.named(getattr(self, name)))
-        if problems := [message for wrong, message in _limits(self) if wrong]:
-            raise SettingsError("; ".join(problems))
-
-
-_CHOICES: dict[str, type[Choice]] = {
-    "reduce": Reduce,
-    "rule": Rule,
-    "threshold_over": ThresholdOver,
-    "capacity": Capacity,
-    "cross_block": CrossBlock,
-    "norms": Norms,
-    "exhausted": Exhausted,
-    "head": HeadKind,
-}
-
-
-def _limits(s: ContinualSettings) -> list[tuple[bool, str]]:
-    """For each limit whether it is broken, and what to say then; written so that NaN breaks it."""
-    return [
-        (
-            s.rank_batches is not None and not s.rank_batches >= 1,
-            f"rank_batches {s.rank_batches} must be at least 1, or none",
-        ),
-        (
-            s.rule in {Rule.PER_COST, Rule.TAPERED},
-            f"rule {s.rule} is for ensembles: tasks take channels by rule local or global",
-        ),
-        (bool(s.search.diversity), "search.diversity needs several members, and a task has one: leave it empty"),
-        (not 0 < s.keep <= 1, f"keep {s.keep} is outside (0, 1]: 0.5 gives a task half of the free channels"),
-        (not s.tasks >= 1, f"tasks {s.tasks} must be at least 1"),
-        (not s.channels >= 1, f"channels {s.channels} must be at least 1"),
-        (not 0 <= s.delta < 1, f"delta {s.delta} is outside [0, 1): 0.01 allows one point of held-out accuracy"),
-        (not 0 < s.held_out < 1, f"held_out {s.held_out} is outside (0, 1): 0.1 holds out a tenth"),
-        (not 0 < s.graph_seconds < math.inf, f"graph_seconds {s.graph_seconds} must be above 0"),
-    ]
+        rule = f"rule {self.rule} is for ensembles: tasks take channels by rule local or global"
+        diversity = "search.diversity needs several members, and a task has one: leave it empty"
+        check(
+            self,
+            [
+                (str(self.rule) in {Rule.PER_COST, Rule.TAPERED}, rule),
+                (bool(self.search.diversity), diversity),
+                (not self.tasks >= 1, f"tasks {self.tasks} must be at least 1"),
+            ],
+        )
 
 
 LASTING = ("head", "norms", "cross_block")

@@ -10,9 +10,12 @@ from PIL import Image
 
 from structured_ensembles.cli.configuration import comparison
 from structured_ensembles.errors import SettingsError
-from structured_ensembles.experiments.comparison import ARMS, running
-from structured_ensembles.methods import METHODS, NarrowEnsemble, SingleNetwork
+from structured_ensembles.experiments.comparison import grid as grid_module
+from structured_ensembles.methods.narrow import NarrowEnsemble
+from structured_ensembles.methods.single import SingleNetwork
+from structured_ensembles.options.catalogue import METHODS
 from structured_ensembles.options.choices import Preset
+from structured_ensembles.options.plans import ARMS
 
 from ..conftest import contents, invoke
 
@@ -132,7 +135,7 @@ def test_if_everything_failed_there_are_tables_and_no_word_of_pictures(here, mon
 
 
 def test_a_finished_comparison_is_told_again_without_work(grid, monkeypatch):
-    monkeypatch.setattr(running, "fit_cell", lambda *_: pytest.fail("this was done already"))
+    monkeypatch.setattr(grid_module, "fit_cell", lambda *_: pytest.fail("this was done already"))
     before = contents(grid / "cells")
     result = invoke("compare", "--resume", "--out", "grid", "--jobs", "1")
 
@@ -217,7 +220,7 @@ def test_what_stops_before_the_first_result_can_be_resumed(here, monkeypatch):
         raise SettingsError("a process was killed")
 
     with monkeypatch.context() as patch:
-        patch.setattr(running, "fit_cell", lambda *_: refuse())
+        patch.setattr(grid_module, "fit_cell", lambda *_: refuse())
         assert invoke("compare", *TINY, "--out", "grid").exit_code == 2
 
     result = invoke("compare", "--resume", "--out", "grid", "--jobs", "1")

@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 import yaml
 
-from structured_ensembles.continual.strategies import STRATEGIES, Naive
+from structured_ensembles.continual.strategies.naive import Naive
 from structured_ensembles.experiments import streams
+from structured_ensembles.options.catalogue import STRATEGIES
 
 from ..conftest import contents, invoke
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from structured_ensembles import Ensemble
-from structured_ensembles.cli.verbs import thoroughly
+from structured_ensembles.cli import thoroughly
 from structured_ensembles.cli.verbs.evaluate import compared
 from structured_ensembles.data.sources import load
 from structured_ensembles.errors import DataError

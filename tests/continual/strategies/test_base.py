@@ -6,8 +6,9 @@ import pytest
 import torch
 from torch import nn
 
-from structured_ensembles.continual.strategies import Naive, SingleTask
 from structured_ensembles.continual.strategies.base import served_backbone, served_heads
+from structured_ensembles.continual.strategies.naive import Naive
+from structured_ensembles.continual.strategies.single_task import SingleTask
 from structured_ensembles.errors import SettingsError
 
 

@@ -11,8 +11,13 @@ from torch.nn.functional import conv2d, linear
 
 from structured_ensembles.continual.learner.backbones import published_half_vgg11
 from structured_ensembles.continual.learner.tasks import Task
-from structured_ensembles.continual.strategies import BatchEnsemble
-from structured_ensembles.continual.strategies.batch_ensemble import Factored, Factors, RankOne, multiplied
+from structured_ensembles.continual.strategies.batch_ensemble import (
+    BatchEnsemble,
+    Factored,
+    Factors,
+    RankOne,
+    multiplied,
+)
 from structured_ensembles.continual.strategies.packnet import Partial
 from structured_ensembles.data.sources import Split, as_float
 from structured_ensembles.errors import NetworkError

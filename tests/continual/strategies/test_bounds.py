@@ -7,7 +7,9 @@ from dataclasses import replace
 import pytest
 import torch
 
-from structured_ensembles.continual.strategies import Joint, Naive, SingleTask
+from structured_ensembles.continual.strategies.joint import Joint
+from structured_ensembles.continual.strategies.naive import Naive
+from structured_ensembles.continual.strategies.single_task import SingleTask
 from structured_ensembles.continual.streams.protocol import accuracy
 from structured_ensembles.training import loop
 

@@ -9,10 +9,10 @@ import pytest
 import torch
 from safetensors.torch import save
 
-from structured_ensembles.continual.strategies import STRATEGIES, strategy
 from structured_ensembles.continual.streams.protocol import accuracy
 from structured_ensembles.data.sources import Split, as_float
 from structured_ensembles.errors import DataError, SettingsError
+from structured_ensembles.options.catalogue import STRATEGIES
 from structured_ensembles.training import _lightning
 
 if TYPE_CHECKING:
@@ -217,6 +217,6 @@ def test_unsound_tasks_and_unknown_numbers_are_refused(name: str, make, tiny_str
 
 
 def test_a_strategy_is_found_by_its_name():
-    assert all(strategy(name) is kind for name, kind in STRATEGIES.items())
+    assert all(STRATEGIES[name].name == name for name in STRATEGIES)
     with pytest.raises(SettingsError, match="unknown strategy 'naiv': did you mean 'naive'"):
-        strategy("naiv")
+        STRATEGIES["naiv"]

@@ -7,8 +7,8 @@ import torch
 from torch import Tensor, nn
 
 from structured_ensembles.continual.learner.heads import TaskNetwork
-from structured_ensembles.continual.strategies import EWC, Naive
-from structured_ensembles.continual.strategies.ewc import Anchored, fisher
+from structured_ensembles.continual.strategies.ewc import EWC, Anchored, fisher
+from structured_ensembles.continual.strategies.naive import Naive
 from structured_ensembles.errors import SettingsError
 
 

@@ -12,8 +12,7 @@ from torch import Tensor, nn
 from structured_ensembles.continual.learner.backbones import published_half_vgg11
 from structured_ensembles.continual.learner.memory import unpacked
 from structured_ensembles.continual.learner.tasks import Task
-from structured_ensembles.continual.strategies import HAT
-from structured_ensembles.continual.strategies.hat import Gated, Gates
+from structured_ensembles.continual.strategies.hat import HAT, Gated, Gates
 from structured_ensembles.data.sources import Split, as_float
 from structured_ensembles.errors import NetworkError, SettingsError
 from structured_ensembles.options.choices import Optimiser

@@ -11,7 +11,6 @@ from hypothesis import strategies as st
 from torch import nn
 
 from structured_ensembles.continual.learner.heads import TaskNetwork
-from structured_ensembles.continual.strategies import PackNet
 from structured_ensembles.continual.strategies._masked import (
     Mask,
     Reweighted,
@@ -22,6 +21,7 @@ from structured_ensembles.continual.strategies._masked import (
     private_names,
     weight_names,
 )
+from structured_ensembles.continual.strategies.packnet import PackNet
 from structured_ensembles.continual.strategies.piggyback import above
 from structured_ensembles.continual.strategies.supsup import by_size
 from structured_ensembles.errors import NetworkError

@@ -10,8 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from structured_ensembles.continual.learner.memory import owner_bits, packed, unpacked
-from structured_ensembles.continual.strategies import PackNet
-from structured_ensembles.continual.strategies.packnet import NOBODY, Partial, survivors
+from structured_ensembles.continual.strategies.packnet import NOBODY, PackNet, Partial, survivors
 from structured_ensembles.data.sources import as_float
 from structured_ensembles.options.choices import Capacity, Optimiser
 from structured_ensembles.options.training import TrainingSettings

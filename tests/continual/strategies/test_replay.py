@@ -3,7 +3,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from structured_ensembles.continual.strategies import Naive, Replay
+from structured_ensembles.continual.strategies.naive import Naive
+from structured_ensembles.continual.strategies.replay import Replay
 from structured_ensembles.errors import SettingsError
 from structured_ensembles.training import loop
 

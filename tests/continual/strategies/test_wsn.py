@@ -12,8 +12,7 @@ from hypothesis import strategies as st
 
 from structured_ensembles.continual.learner.backbones import published_half_vgg11
 from structured_ensembles.continual.learner.memory import unpacked
-from structured_ensembles.continual.strategies import WSN
-from structured_ensembles.continual.strategies.wsn import Winner, strongest
+from structured_ensembles.continual.strategies.wsn import WSN, Winner, strongest
 from structured_ensembles.data.sources import as_float
 from structured_ensembles.errors import SettingsError
 from structured_ensembles.options.choices import Optimiser

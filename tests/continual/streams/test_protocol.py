@@ -11,7 +11,9 @@ import torch
 from torch import nn
 
 from structured_ensembles.continual.learner.memory import Memory
-from structured_ensembles.continual.strategies import Joint, Naive, SingleTask
+from structured_ensembles.continual.strategies.joint import Joint
+from structured_ensembles.continual.strategies.naive import Naive
+from structured_ensembles.continual.strategies.single_task import SingleTask
 from structured_ensembles.continual.streams import protocol
 from structured_ensembles.continual.streams.protocol import Step, StreamResult, accuracy, run, steps
 from structured_ensembles.data.sources import Split

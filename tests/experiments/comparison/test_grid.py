@@ -15,13 +15,14 @@ from structured_ensembles import settings
 from structured_ensembles.data import sources as datasets
 from structured_ensembles.data.batches import split_held_out
 from structured_ensembles.errors import SettingsError
-from structured_ensembles.experiments.comparison import ARMS, Grid, cells, fit_cell
+from structured_ensembles.experiments.comparison.grid import cells, fit_cell
 from structured_ensembles.experiments.comparison.records import Cell
-from structured_ensembles.experiments.run import Plan
-from structured_ensembles.methods import METHODS, SingleNetwork
 from structured_ensembles.methods.fitting import Fittable
+from structured_ensembles.methods.single import SingleNetwork
 from structured_ensembles.options.budget import Budget
+from structured_ensembles.options.catalogue import METHODS
 from structured_ensembles.options.choices import Log, Preset
+from structured_ensembles.options.plans import ARMS, Grid, Plan
 
 if TYPE_CHECKING:
     from structured_ensembles.options.training import TrainingSettings

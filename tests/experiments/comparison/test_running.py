@@ -15,10 +15,12 @@ from structured_ensembles import settings
 from structured_ensembles.data import sources as datasets
 from structured_ensembles.errors import ArtefactError, SettingsError
 from structured_ensembles.execution import local
-from structured_ensembles.experiments.comparison import Grid, carry_out, cells, results, running, write_tables
+from structured_ensembles.experiments.comparison import grid as grid_module
+from structured_ensembles.experiments.comparison.grid import cells, work
 from structured_ensembles.experiments.comparison.records import Cell, Result
-from structured_ensembles.experiments.run import Plan
+from structured_ensembles.experiments.comparison.writing import write_tables
 from structured_ensembles.methods.fitting import Fittable
+from structured_ensembles.options.plans import Grid, Plan
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -61,7 +63,7 @@ class Fake:
 @pytest.fixture
 def fake(monkeypatch: pytest.MonkeyPatch) -> Fake:
     stand_in = Fake()
-    monkeypatch.setattr(running, "fit_cell", stand_in)
+    monkeypatch.setattr(grid_module, "fit_cell", stand_in)
     return stand_in
 
 
@@ -73,9 +75,9 @@ def files(folder: Path) -> dict[str, dict]:
 
 
 def test_every_cell_is_written_down_and_its_state_cleared(fake: Fake, digits: ImageData, tmp_path: Path) -> None:
-    found = carry_out(GRID, digits, tmp_path / "new" / "folder")
+    found = work(GRID).carry_out(digits, tmp_path / "new" / "folder")
     assert fake.cells == [result.cell for result in found] == cells(GRID)
-    assert found == results(GRID, tmp_path / "new" / "folder")
+    assert found == work(GRID).results(tmp_path / "new" / "folder")
     written = files(tmp_path / "new" / "folder")
     assert len(written) == len(cells(GRID)) == 6
     assert written["narrow-2-1x-seed1.json"]["cell"] == {"method": "narrow", "members": 2, "budget": "1x", "seed": 1}
@@ -85,40 +87,40 @@ def test_every_cell_is_written_down_and_its_state_cleared(fake: Fake, digits: Im
 
 def test_only_what_is_missing_or_failed_is_run_again(fake: Fake, digits: ImageData, tmp_path: Path) -> None:
     fake.failing = {Cell("deep", 2, "", 0), Cell("narrow", 2, "1x", 1)}
-    first = carry_out(GRID, digits, tmp_path)
+    first = work(GRID).carry_out(digits, tmp_path)
     assert {result.cell for result in first if result.error == "it broke"} == fake.failing
     assert len(first) == 6
     (tmp_path / "cells" / "single-1-own-seed1.json").unlink()
     wanted, fake.cells, fake.resumed = [*fake.failing, Cell("single", 1, "", 1)], [], []
     fake.failing = {Cell("deep", 2, "", 0)}
-    second = carry_out(GRID, digits, tmp_path)
+    second = work(GRID).carry_out(digits, tmp_path)
     assert fake.cells == [cell for cell in cells(GRID) if cell in wanted]
     assert fake.resumed == [False] * 3  # what failed starts afresh
     assert [result.cell for result in second] == cells(GRID)
     assert {result.cell for result in second if result.error} == fake.failing
     fake.failing, fake.cells = set(), []
-    carry_out(GRID, digits, tmp_path)
+    work(GRID).carry_out(digits, tmp_path)
     assert fake.cells == [Cell("deep", 2, "", 0)]
-    carry_out(GRID, digits, tmp_path)
+    work(GRID).carry_out(digits, tmp_path)
     assert fake.cells == [Cell("deep", 2, "", 0)]
 
 
 def test_a_wider_grid_runs_what_is_new(fake: Fake, digits: ImageData, tmp_path: Path) -> None:
-    carry_out(GRID, digits, tmp_path)
+    work(GRID).carry_out(digits, tmp_path)
     fake.cells = []
     wider = replace(GRID, seeds=(0, 1, 2))
-    assert [result.cell for result in carry_out(wider, digits, tmp_path)] == cells(wider)
+    assert [result.cell for result in work(wider).carry_out(digits, tmp_path)] == cells(wider)
     assert {cell.seed for cell in fake.cells} == {2}
 
 
 def test_an_interrupt_keeps_what_is_finished_and_the_state(fake: Fake, digits: ImageData, tmp_path: Path) -> None:
     fake.interrupted = cells(GRID)[3]
     with pytest.raises(KeyboardInterrupt):
-        carry_out(GRID, digits, tmp_path)
-    assert [result.cell for result in results(GRID, tmp_path)] == cells(GRID)[:3]
+        work(GRID).carry_out(digits, tmp_path)
+    assert [result.cell for result in work(GRID).results(tmp_path)] == cells(GRID)[:3]
     assert [path.name for path in (tmp_path / "state").iterdir()] == ["single-1-own-seed1"]
     fake.interrupted, fake.cells, fake.resumed = None, [], []
-    carry_out(GRID, digits, tmp_path)
+    work(GRID).carry_out(digits, tmp_path)
     assert fake.cells == cells(GRID)[3:]
     assert fake.resumed == [True, False, False]
 
@@ -130,11 +132,11 @@ def test_threads_are_as_they_were(fake: Fake, digits: ImageData, tmp_path: Path,
         during.append(torch.get_num_threads())
         return Result(cell, "no")
 
-    monkeypatch.setattr(running, "fit_cell", counted)
+    monkeypatch.setattr(grid_module, "fit_cell", counted)
     before = torch.get_num_threads()
     torch.set_num_threads(2)
     try:
-        carry_out(GRID, digits, tmp_path)
+        work(GRID).carry_out(digits, tmp_path)
         assert torch.get_num_threads() == 2
     finally:
         torch.set_num_threads(before)
@@ -153,31 +155,31 @@ def test_threads_are_as_they_were(fake: Fake, digits: ImageData, tmp_path: Path,
 def test_a_damaged_result_says_which_file(
     content: str, message: str, fake: Fake, digits: ImageData, tmp_path: Path
 ) -> None:
-    carry_out(GRID, digits, tmp_path)
+    work(GRID).carry_out(digits, tmp_path)
     path = tmp_path / "cells" / "narrow-2-1x-seed0.json"
     path.write_text(content, encoding="latin-1")
     fake.cells = []
-    for act in (lambda: results(GRID, tmp_path), lambda: carry_out(GRID, digits, tmp_path)):
+    for act in (lambda: work(GRID).results(tmp_path), lambda: work(GRID).carry_out(digits, tmp_path)):
         with pytest.raises(ArtefactError, match=message):
             act()
     path.unlink()
-    carry_out(GRID, digits, tmp_path)
+    work(GRID).carry_out(digits, tmp_path)
     assert fake.cells == [Cell("narrow", 2, "1x", 0)]
 
 
 def test_a_result_of_another_cell_is_refused(fake: Fake, digits: ImageData, tmp_path: Path) -> None:
-    carry_out(GRID, digits, tmp_path)
+    work(GRID).carry_out(digits, tmp_path)
     folder = tmp_path / "cells"
     (folder / "narrow-2-1x-seed0.json").write_text((folder / "narrow-2-1x-seed1.json").read_text())
     with pytest.raises(ArtefactError, match="holds another cell"):
-        results(GRID, tmp_path)
+        work(GRID).results(tmp_path)
 
 
 def test_no_two_cells_share_a_file(fake: Fake, digits: ImageData, tmp_path: Path) -> None:
     wide = Grid(
         PLAN, members=(1, 2, 12), budgets=("1x", "0.5x", ".25x params", "1x flops", "2 MB", "2MFLOPs"), seeds=(1, 11)
     )
-    assert len(carry_out(wide, digits, tmp_path)) == len(cells(wide)) == len(files(tmp_path))
+    assert len(work(wide).carry_out(digits, tmp_path)) == len(cells(wide)) == len(files(tmp_path))
 
 
 # --- for real ---------------------------------------------------------------------------------------------------------
@@ -187,7 +189,7 @@ SMALL = Grid(PLAN, ("single", "narrow"), (2,), ("1x",), (0,))
 
 def test_results_do_not_depend_on_how_many_run_at_once(digits: ImageData, tmp_path: Path) -> None:
     folders = {jobs: tmp_path / str(jobs) for jobs in (1, 2)}
-    one, two = (carry_out(SMALL, digits, folder, jobs) for jobs, folder in folders.items())
+    one, two = (work(SMALL).carry_out(digits, folder, jobs) for jobs, folder in folders.items())
     assert [result.error for result in one] == [None, None]
     for mine, other in zip(one, two, strict=True):
         assert mine.cell == other.cell
@@ -199,7 +201,7 @@ def test_a_real_fit_that_is_stopped_goes_on_to_the_same_values(
     digits: ImageData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     grid = replace(SMALL, methods=("narrow",))
-    whole = carry_out(grid, digits, tmp_path / "whole")[0].values
+    whole = work(grid).carry_out(digits, tmp_path / "whole")[0].values
     train_member = Fittable.train_member
 
     def stop(self: Fittable, network: object, fold: object, member: int, *rest: object) -> object:
@@ -210,9 +212,9 @@ def test_a_real_fit_that_is_stopped_goes_on_to_the_same_values(
     with monkeypatch.context() as patch:
         patch.setattr(Fittable, "train_member", stop)
         with pytest.raises(KeyboardInterrupt):
-            carry_out(grid, digits, tmp_path / "stopped")
-    assert results(grid, tmp_path / "stopped") == []
-    values = carry_out(grid, digits, tmp_path / "stopped")[0].values
+            work(grid).carry_out(digits, tmp_path / "stopped")
+    assert work(grid).results(tmp_path / "stopped") == []
+    values = work(grid).carry_out(digits, tmp_path / "stopped")[0].values
     assert values == {name: value for name, value in whole.items() if name != "seconds"}
 
 
@@ -228,7 +230,7 @@ def test_a_killed_process_says_how_to_go_on(digits: ImageData, tmp_path: Path, m
 
     monkeypatch.setattr(local, "as_completed", killing)
     with pytest.raises(SettingsError, match=r"a process was killed.*\(--jobs 1\)"):
-        carry_out(SMALL, digits, tmp_path, jobs=2)
+        work(SMALL).carry_out(digits, tmp_path, jobs=2)
 
 
 # --- tables -----------------------------------------------------------------------------------------------------------
@@ -236,7 +238,7 @@ def test_a_killed_process_says_how_to_go_on(digits: ImageData, tmp_path: Path, m
 
 def test_tables_and_pictures(fake: Fake, digits: ImageData, tmp_path: Path) -> None:
     fake.failing = {Cell("deep", 2, "", 1)}
-    found = carry_out(GRID, digits, tmp_path)
+    found = work(GRID).carry_out(digits, tmp_path)
     write_tables(GRID, digits, found, tmp_path)
     rows = list(csv.DictReader((tmp_path / "results.csv").read_text().splitlines()))
     assert [(row["method"], row["seed"]) for row in rows] == [(r.cell.method, str(r.cell.seed)) for r in found]
@@ -248,7 +250,7 @@ def test_tables_and_pictures(fake: Fake, digits: ImageData, tmp_path: Path) -> N
 
 def test_tables_are_written_even_if_everything_failed(fake: Fake, digits: ImageData, tmp_path: Path) -> None:
     fake.failing = set(cells(GRID))
-    write_tables(GRID, digits, carry_out(GRID, digits, tmp_path), tmp_path)
+    write_tables(GRID, digits, work(GRID).carry_out(digits, tmp_path), tmp_path)
     assert len((tmp_path / "results.csv").read_text().splitlines()) == 1 + 6
     assert "it broke" in (tmp_path / "summary.md").read_text()
     assert not PICTURES & {path.name for path in tmp_path.iterdir()}
@@ -259,6 +261,6 @@ def test_one_success_is_enough_for_pictures(
     cell: int, missing: set[str], fake: Fake, digits: ImageData, tmp_path: Path
 ) -> None:
     fake.failing = {other for other in cells(GRID) if other != cells(GRID)[cell]}
-    write_tables(GRID, digits, carry_out(GRID, digits, tmp_path), tmp_path)
+    write_tables(GRID, digits, work(GRID).carry_out(digits, tmp_path), tmp_path)
     # One network has no members that could disagree.
     assert PICTURES & {path.name for path in tmp_path.iterdir()} == PICTURES - missing

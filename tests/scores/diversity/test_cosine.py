@@ -7,11 +7,12 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from structured_ensembles.scores.diversity import Observation, term
+from structured_ensembles.options.catalogue import TERMS
+from structured_ensembles.scores.diversity import Observation
 
 
 def value(*members):
-    return term("cosine")(Observation({"layer": torch.tensor(members)})).item()
+    return TERMS["cosine"](Observation({"layer": torch.tensor(members)})).item()
 
 
 def slow(scores):
@@ -28,7 +29,7 @@ def slow(scores):
 @given(data=st.data())
 def test_is_the_mean_over_groups_and_pairs(any_scores, data):
     scores = data.draw(any_scores)
-    assert term("cosine")(Observation(scores)).item() == pytest.approx(slow(scores), abs=1e-12)
+    assert TERMS["cosine"](Observation(scores)).item() == pytest.approx(slow(scores), abs=1e-12)
 
 
 def test_parallel_orthogonal_opposite():
@@ -48,5 +49,5 @@ def test_zeros_are_orthogonal_to_anything():
 def test_does_not_see_that_opposite_signs_use_the_same_channels():
     """A documented weakness: overlap sees it."""
     members = torch.tensor([[3.0, 0.1, 2.0, 0.1], [-3.0, -0.1, -2.0, -0.1]])
-    assert term("cosine")(Observation({"layer": members})).item() == pytest.approx(0, abs=1e-6)
-    assert term("overlap")(Observation({"layer": members})).item() == 1
+    assert TERMS["cosine"](Observation({"layer": members})).item() == pytest.approx(0, abs=1e-6)
+    assert TERMS["overlap"](Observation({"layer": members})).item() == 1

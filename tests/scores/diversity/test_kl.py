@@ -8,7 +8,8 @@ import torch
 from torch.distributions import Beta, Exponential, Gamma, Laplace, Normal, StudentT, kl_divergence
 
 from structured_ensembles.errors import SettingsError
-from structured_ensembles.scores.diversity import Observation, term
+from structured_ensembles.options.catalogue import TERMS
+from structured_ensembles.scores.diversity import Observation
 
 KINDS = {Normal: 2, Laplace: 2, Beta: 2, Gamma: 2, Exponential: 1}
 
@@ -49,41 +50,41 @@ def slow(distributions, constructor):
 @pytest.mark.parametrize("kind", KINDS)
 def test_is_the_mean_over_pairs_and_channels(kind):
     distributions = draw(kind)
-    assert term("kl")(observe(distributions)).item() == pytest.approx(slow(distributions, kind), rel=1e-9)
+    assert TERMS["kl"](observe(distributions)).item() == pytest.approx(slow(distributions, kind), rel=1e-9)
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_gradient_is_the_slope(kind):
     parameters = [positive(3, 4, seed=place).requires_grad_() for place in range(KINDS[kind])]
-    assert torch.autograd.gradcheck(lambda *values: term("kl")(observe({"a": kind(*values)})), parameters)
+    assert torch.autograd.gradcheck(lambda *values: TERMS["kl"](observe({"a": kind(*values)})), parameters)
 
 
 def test_a_worked_example():
     """KL(N(0, 1), N(2, 1)) = 2^2 / 2 either way."""
     distributions = {"a": Normal(torch.tensor([[0.0], [2.0]]), 1.0)}
-    assert term("kl")(observe(distributions)).item() == pytest.approx(1 / (1 + 2**2 / 2))
+    assert TERMS["kl"](observe(distributions)).item() == pytest.approx(1 / (1 + 2**2 / 2))
 
 
 def test_sees_which_channels_differ():
     swapped, alike = torch.tensor([[2.0, 0], [0, 2]]), torch.tensor([[2.0, 0], [2, 0]])
-    assert term("kl")(observe({"a": Normal(swapped, 1.0)})) < 0.5
-    assert term("kl")(observe({"a": Normal(alike, 1.0)})) == 1
+    assert TERMS["kl"](observe({"a": Normal(swapped, 1.0)})) < 0.5
+    assert TERMS["kl"](observe({"a": Normal(alike, 1.0)})) == 1
 
 
 def test_without_a_closed_form_two_moments_are_compared():
     location = torch.tensor([[0.0], [2.0]])
     spread = math.sqrt(5 / (5 - 2))
-    expected = term("kl")(observe({"a": Normal(location, spread)}))
-    assert term("kl")(observe({"a": StudentT(5.0, location, 1.0)})).item() == pytest.approx(expected.item())
+    expected = TERMS["kl"](observe({"a": Normal(location, spread)}))
+    assert TERMS["kl"](observe({"a": StudentT(5.0, location, 1.0)})).item() == pytest.approx(expected.item())
 
 
 @pytest.mark.parametrize("distributions", [None, {}])
 def test_scores_that_are_not_drawn_are_refused(distributions):
     with pytest.raises(SettingsError, match="parametrisation normal, laplace, beta, gamma or exponential"):
-        term("kl")(Observation({"a": torch.zeros(2, 3)}, distributions))
+        TERMS["kl"](Observation({"a": torch.zeros(2, 3)}, distributions))
 
 
 def test_mixed_kinds_are_refused():
     distributions = {"a": draw(Normal)["4"], "b": draw(Gamma)["2"]}
     with pytest.raises(SettingsError, match="one kind of distribution in all groups, found Gamma, Normal"):
-        term("kl")(observe(distributions))
+        TERMS["kl"](observe(distributions))

@@ -11,7 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from structured_ensembles.scores.diversity import Observation, mmd_textbook, term
+from structured_ensembles.options.catalogue import TERMS
+from structured_ensembles.scores.diversity import Observation, mmd_textbook
 from structured_ensembles.scores.diversity.mmd import published_kernel, squared_mmd, width
 from structured_ensembles.scores.diversity.mmd_textbook import median, textbook_kernel
 
@@ -46,7 +47,7 @@ def slow_median(members):
 
 def distance(name, scores):
     """D, from the penalty 1 / (D + eps)."""
-    return (1 / term(name)(Observation(scores))).item() - 1e-12
+    return (1 / TERMS[name](Observation(scores))).item() - 1e-12
 
 
 @settings(max_examples=40)
@@ -117,7 +118,7 @@ def test_wide_layers_fit_in_memory(name):
     """4096 channels: one pair at once would be 67 MB, and the 15 kernels of 5 members 1 GB."""
     scores = torch.randn(2, 4096, generator=torch.Generator().manual_seed(0)).requires_grad_()
     with Largest() as largest:
-        term(name)(Observation({"fc": scores})).backward()
+        TERMS[name](Observation({"fc": scores})).backward()
     assert largest.elements * 4 <= 8 * 2**20, "two buffers of CHUNK float32 values"
     assert scores.grad.isfinite().all()
 
@@ -141,9 +142,9 @@ def test_gradient_of_the_distance_is_its_slope(bandwidth, kernel, identical, ran
 @pytest.mark.parametrize("name", ["mmd", "mmd_global", "mmd_textbook", "mmd_median"])
 def test_blind_to_which_channels(name):
     """Two disjoint masks of the same values are as far apart as two equal ones: not at all. Others see it."""
-    assert term(name)(DISJOINT).item() == term(name)(ALIKE).item() == pytest.approx(1e12)
-    assert term("cosine")(DISJOINT) <= term("cosine")(ALIKE) - 0.5
-    assert term("overlap")(DISJOINT) <= term("overlap")(ALIKE) - 0.3
+    assert TERMS[name](DISJOINT).item() == TERMS[name](ALIKE).item() == pytest.approx(1e12)
+    assert TERMS["cosine"](DISJOINT) <= TERMS["cosine"](ALIKE) - 0.5
+    assert TERMS["overlap"](DISJOINT) <= TERMS["overlap"](ALIKE) - 0.3
 
 
 def test_published_distance_can_be_negative():
@@ -173,4 +174,4 @@ def test_rounding_makes_no_reward_of_the_textbook_penalty(name):
     """The same scores in another order: D is zero but for the order of summation."""
     for seed in range(40):
         scores = torch.randn(1, 40, generator=torch.Generator().manual_seed(seed))
-        assert term(name)(Observation({"layer": torch.cat([scores, scores.flip(1)])})) > 0
+        assert TERMS[name](Observation({"layer": torch.cat([scores, scores.flip(1)])})) > 0

@@ -9,7 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from structured_ensembles.errors import SettingsError
-from structured_ensembles.scores.diversity import Observation, term
+from structured_ensembles.options.catalogue import TERMS
+from structured_ensembles.scores.diversity import Observation
 
 
 def observe(logits):
@@ -40,22 +41,22 @@ def slow(logits):
 def test_is_the_mean_divergence(members, batch, classes, scale, seed):
     generator = torch.Generator().manual_seed(seed)
     logits = scale * torch.randn(members, batch, classes, generator=generator, dtype=torch.float64)
-    assert term("output")(observe(logits)).item() == pytest.approx(slow(logits), abs=1e-9)
+    assert TERMS["output"](observe(logits)).item() == pytest.approx(slow(logits), abs=1e-9)
 
 
 def test_agreement_and_contradiction():
     yes, no = [1000.0, 0.0], [0.0, 1000.0]
-    assert term("output")(observe(torch.tensor([[yes, no], [yes, no]]))).item() == pytest.approx(1)
-    assert term("output")(observe(torch.tensor([[yes, no], [no, yes]]))).item() == pytest.approx(0, abs=1e-6)
-    assert term("output")(observe(torch.tensor([[yes, no], [yes, yes]]))).item() == pytest.approx(1 / 2)
+    assert TERMS["output"](observe(torch.tensor([[yes, no], [yes, no]]))).item() == pytest.approx(1)
+    assert TERMS["output"](observe(torch.tensor([[yes, no], [no, yes]]))).item() == pytest.approx(0, abs=1e-6)
+    assert TERMS["output"](observe(torch.tensor([[yes, no], [yes, yes]]))).item() == pytest.approx(1 / 2)
 
 
 def test_certain_predictions_have_finite_gradients():
     logits = torch.tensor([[[1000.0, 0.0]], [[0.0, 1000.0]]], requires_grad=True)
-    term("output")(observe(logits)).backward()
+    TERMS["output"](observe(logits)).backward()
     assert logits.grad.isfinite().all()
 
 
 def test_logits_are_needed_even_without_the_registry():
     with pytest.raises(SettingsError, match="has no logits"):
-        term("output").measure(Observation({"layer": torch.zeros(2, 2)}))
+        TERMS["output"].measure(Observation({"layer": torch.zeros(2, 2)}))

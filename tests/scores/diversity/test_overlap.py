@@ -8,7 +8,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from structured_ensembles.scores.diversity import Observation, term
+from structured_ensembles.options.catalogue import TERMS
+from structured_ensembles.scores.diversity import Observation
 from structured_ensembles.scores.diversity.overlap import TEMPERATURE, soft_mask
 
 
@@ -33,7 +34,7 @@ def slow(scores):
 @given(data=st.data())
 def test_is_the_mean_over_groups_and_pairs(any_scores, data):
     scores = data.draw(any_scores)
-    assert term("overlap")(Observation(scores)).item() == pytest.approx(slow(scores), abs=1e-9)
+    assert TERMS["overlap"](Observation(scores)).item() == pytest.approx(slow(scores), abs=1e-9)
 
 
 def test_near_the_true_overlap_of_decided_scores():
@@ -41,7 +42,7 @@ def test_near_the_true_overlap_of_decided_scores():
     large, none = [9.0] * 3, [0.0] * 3
     front, back, mixed = [*large, *none], [*none, *large], [9.0, 9.0, 0.0, 9.0, 0.0, 0.0]
     masks = {name: torch.tensor([front, other]) for name, other in [("same", front), ("none", back), ("some", mixed)]}
-    found = {name: term("overlap")(Observation({"layer": scores})).item() for name, scores in masks.items()}
+    found = {name: TERMS["overlap"](Observation({"layer": scores})).item() for name, scores in masks.items()}
     assert found["same"] == 1
     assert found["none"] < found["some"] < found["same"]
 
@@ -58,9 +59,9 @@ def test_the_threshold_is_the_median_magnitude():
 def test_scale_and_sign_of_a_member_are_irrelevant(any_scores, data, factor):
     scores = {name: group + 0.1 * group.sign() for name, group in data.draw(any_scores).items()}
     scaled = {name: torch.cat([group[:1] * factor, group[1:]]) for name, group in scores.items()}
-    values = [term("overlap")(Observation(each)).item() for each in (scores, scaled)]
+    values = [TERMS["overlap"](Observation(each)).item() for each in (scores, scaled)]
     assert values[0] == pytest.approx(values[1], abs=1e-6)
 
 
 def test_undecided_scores_overlap_wholly():
-    assert term("overlap")(Observation({"layer": torch.tensor([[1.0, 1.0], [-1.0, 1.0]])})) == 1
+    assert TERMS["overlap"](Observation({"layer": torch.tensor([[1.0, 1.0], [-1.0, 1.0]])})) == 1

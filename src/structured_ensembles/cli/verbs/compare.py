@@ -9,15 +9,15 @@ import click
 
 from structured_ensembles.cli.grids import at_once, extended, kept, plan_of, tell_failure
 from structured_ensembles.cli.kinds import Whole
-from structured_ensembles.cli.options import AXES, COMPARED, COMPARISON, Sectioned, declared
+from structured_ensembles.cli.options import COMPARED, Sectioned, declared
 from structured_ensembles.cli.verb import plugin_option
 from structured_ensembles.cli.verbs.fit import default_name
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Sequence
 
-    from structured_ensembles.experiments.comparison import Grid
     from structured_ensembles.experiments.comparison.records import Result
+    from structured_ensembles.options.plans import Grid
 
 _EXAMPLES = """
 structens compare --seeds 3                                          all methods, on handwritten digits
@@ -35,7 +35,7 @@ _FILES = (
 )
 
 
-@click.command(cls=Sectioned, sections=COMPARISON, examples=_EXAMPLES)
+@click.command(cls=Sectioned, options=COMPARED, examples=_EXAMPLES)
 @declared(*COMPARED.values())
 @plugin_option
 @click.option("--config", metavar="FILE.yaml", help="Read options from a file, one `name: value` a line.")
@@ -60,16 +60,13 @@ def compare(config: str | None, jobs: int | None, out: Path | None, *, resume: b
 
     file = configuration.read(config, COMPARED) if config else {}
     values = configuration.merged(file, configuration.given(parameters, COMPARED), COMPARED)
-    grid = _extended(out, values) if resume else configuration.comparison(values)
+    grid = (
+        extended("compare", out, values, COMPARED, configuration.comparison)
+        if resume
+        else configuration.comparison(values)
+    )
     folder = out or Path("runs") / f"compare-{default_name(grid.plan)}"
     _work(grid, folder, at_once(jobs), resume=resume)
-
-
-def _extended(out: Path | None, values: Mapping[str, Any]) -> Grid:
-    from structured_ensembles.cli import configuration
-
-    names = [axis.name for axis in AXES]
-    return extended("compare", out, values, COMPARED, names, configuration.comparison, configuration.common)
 
 
 def _work(grid: Grid, folder: Path, jobs: int, *, resume: bool) -> None:
@@ -79,7 +76,8 @@ def _work(grid: Grid, folder: Path, jobs: int, *, resume: bool) -> None:
     from structured_ensembles.cli.session import describe
     from structured_ensembles.data import sources as datasets
     from structured_ensembles.experiments import run
-    from structured_ensembles.experiments.comparison import cells, claim
+    from structured_ensembles.experiments.comparison.grid import cells
+    from structured_ensembles.experiments.grids import claim
     from structured_ensembles.files.whole import write_whole
 
     if not resume:
@@ -92,17 +90,18 @@ def _work(grid: Grid, folder: Path, jobs: int, *, resume: bool) -> None:
     with kept(folder, "compare"):
         if resume:
             claim(folder, images)
-            write_whole(folder / CONFIGURATIONS["compare"], configuration.comparison_text(grid))
+            write_whole(folder / CONFIGURATIONS["compare"], configuration.text(grid))
             _finish(grid, images, folder, jobs)
         else:
-            with reserved(folder, configuration.comparison_text(grid), "compare"):
+            with reserved(folder, configuration.text(grid), "compare"):
                 _finish(grid, images, folder, jobs)
 
 
 def _finish(grid: Grid, images: Any, folder: Path, jobs: int) -> None:  # noqa: ANN401 (data.ImageData, not imported here)
-    from structured_ensembles.experiments.comparison import carry_out, write_tables
+    from structured_ensembles.experiments.comparison.grid import work
+    from structured_ensembles.experiments.comparison.writing import write_tables
 
-    results = carry_out(grid, images, folder, jobs)
+    results = work(grid).carry_out(images, folder, jobs)
     write_tables(grid, images, results, folder)
     _report(results, folder)
     tell_failure([result.error for result in results], "compare", folder)

@@ -10,17 +10,16 @@ import click
 
 from structured_ensembles.cli.grids import at_once, extended, kept, plan_of, tell_failure
 from structured_ensembles.cli.kinds import Whole
-from structured_ensembles.cli.options import Sectioned, declared
-from structured_ensembles.cli.stream_options import STREAM_AXES, STREAM_OPTIONS, STREAM_SECTIONS
+from structured_ensembles.cli.options import STREAMED, Sectioned, declared
 from structured_ensembles.cli.verb import plugin_option
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Sequence
 
     from structured_ensembles.continual.learner.tasks import Task
     from structured_ensembles.continual.results.records import StreamRun
     from structured_ensembles.data.sources import ImageData
-    from structured_ensembles.experiments.streams import StreamGrid, StreamPlan
+    from structured_ensembles.options.plans import StreamGrid, StreamPlan
 
 _EXAMPLES = """
 structens continual                                             all strategies, ten digits as five tasks of two
@@ -44,8 +43,8 @@ _FILES = (
 )
 
 
-@click.command(cls=Sectioned, sections=STREAM_SECTIONS, examples=_EXAMPLES)
-@declared(*STREAM_OPTIONS.values())
+@click.command(cls=Sectioned, options=STREAMED, examples=_EXAMPLES)
+@declared(*STREAMED.values())
 @plugin_option
 @click.option("--config", metavar="FILE.yaml", help="Read options from a file, one `name: value` a line.")
 @click.option("--jobs", type=Whole(), help="Runs at once. [default: one for each core; 1 with a GPU]")
@@ -64,22 +63,14 @@ def continual(config: str | None, jobs: int | None, out: Path | None, *, resume:
     task), joint (all data at once: the upper bound), naive (nothing is protected: the lower bound), ewc and replay
     (which forget less), and packnet, supsup, piggyback, wsn, hat and batch_ensemble (masks or factors of one network).
     """
-    from structured_ensembles.cli import configuration, stream_configuration
+    from structured_ensembles.cli import configuration
 
-    file = configuration.read(config, STREAM_OPTIONS) if config else {}
-    values = configuration.merged(file, configuration.given(parameters, STREAM_OPTIONS), STREAM_OPTIONS)
-    grid = _extended(out, values) if resume else stream_configuration.grid(values)
+    file = configuration.read(config, STREAMED) if config else {}
+    values = configuration.merged(file, configuration.given(parameters, STREAMED), STREAMED)
+    grid = (
+        extended("continual", out, values, STREAMED, configuration.streams) if resume else configuration.streams(values)
+    )
     _work(grid, out or Path("runs") / f"continual-{_name(grid.plan)}", at_once(jobs), resume=resume)
-
-
-def _extended(out: Path | None, values: Mapping[str, Any]) -> StreamGrid:
-    from structured_ensembles.cli import stream_configuration
-
-    def common(grid: StreamGrid) -> Mapping[str, Any]:
-        return stream_configuration.resolved(grid.plan)
-
-    names = [axis.name for axis in STREAM_AXES]
-    return extended("continual", out, values, STREAM_OPTIONS, names, stream_configuration.grid, common)
 
 
 def _name(plan: StreamPlan) -> str:
@@ -91,11 +82,11 @@ def _name(plan: StreamPlan) -> str:
 
 
 def _work(grid: StreamGrid, folder: Path, jobs: int, *, resume: bool) -> None:
-    from structured_ensembles.cli import stream_configuration
+    from structured_ensembles.cli import configuration
     from structured_ensembles.cli.folder import CONFIGURATIONS, check_new, reserved
     from structured_ensembles.cli.printing import note, say
     from structured_ensembles.experiments import streams
-    from structured_ensembles.experiments.comparison.running import claim
+    from structured_ensembles.experiments.grids import claim
     from structured_ensembles.files.whole import write_whole
 
     if not resume:
@@ -107,14 +98,14 @@ def _work(grid: StreamGrid, folder: Path, jobs: int, *, resume: bool) -> None:
     streams.network(grid.plan, tasks[0])
     _introduce(tasks)
     say(plan_of(grid.strategies, "strategy", "strategies", len(streams.cells(grid)), jobs, folder))
-    configuration = stream_configuration.text(grid)
+    text = configuration.text(grid)
     with kept(folder, "continual"):
         if resume:
             claim(folder, *sources)
-            write_whole(folder / CONFIGURATIONS["continual"], configuration)
+            write_whole(folder / CONFIGURATIONS["continual"], text)
             _finish(grid, sources, folder, jobs)
         else:
-            with reserved(folder, configuration, "continual"):
+            with reserved(folder, text, "continual"):
                 _finish(grid, sources, folder, jobs)
 
 
@@ -129,14 +120,14 @@ def _introduce(tasks: Sequence[Task]) -> None:
 
 
 def _finish(grid: StreamGrid, sources: Sequence[ImageData], folder: Path, jobs: int) -> None:
-    from structured_ensembles.cli import stream_configuration
+    from structured_ensembles.cli import configuration
     from structured_ensembles.experiments import streams
 
-    runs = streams.carry_out(grid, sources, folder, jobs)
+    runs = streams.work(grid).carry_out(sources, folder, jobs)
     streams.write_tables(runs, folder)
     streams.write_pictures(runs, folder)
     names = ", ".join(images.name for images in sources)
-    streams.write_page(runs, folder, names, stream_configuration.resolved(grid.plan))
+    streams.write_page(runs, folder, names, configuration.common(grid))
     _report(runs, folder)
     tell_failure([one.error for one in runs], "continual", folder)
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from structured_ensembles.cli.options import SEED, declared
+from structured_ensembles.cli.options import FITTED, declared
 from structured_ensembles.cli.verb import Verb
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ structens demo --seed 1 --out runs/demo-seed-1
     type=click.Path(path_type=Path),
     help="A new folder for the results. [default: runs/demo, runs/demo-2, ...]",
 )
-@declared(SEED)
+@declared(FITTED["seed"])
 def demo(out: Path | None, seed: int | None) -> None:
     """Watch the whole method on handwritten digits, in a minute or two.
 

@@ -7,11 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from structured_ensembles.cli.options import IMAGE_SIZE, declared
+from structured_ensembles.cli.options import FITTED, declared
 from structured_ensembles.cli.verb import Verb, plugin_option
-from structured_ensembles.evaluation.answers import answer
-from structured_ensembles.evaluation.cost import dense
-from structured_ensembles.evaluation.table import evaluated, row, unfitted
 
 if TYPE_CHECKING:
     from structured_ensembles.artefact.file import Record
@@ -30,7 +27,7 @@ _ONLY_WITH_ALL = ("against", "ood", "sample", "epsilon", "cifar_c", "seed", "ski
 @click.command(cls=Verb, examples=_EXAMPLES)
 @click.argument("artefact", type=_PATH)
 @click.option("--data", required=True, metavar="DATA", help="What to measure on: its test images, named as for fit.")
-@declared(IMAGE_SIZE)
+@declared(FITTED["image_size"])
 @click.option("--bins", type=click.IntRange(1), default=15, show_default=True, help="Of the calibration error.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON, as metrics.json has it.")
 @click.option("--all", "everything", is_flag=True, help="Measure everything, and write metrics.json and report.html.")
@@ -91,8 +88,8 @@ def evaluate(
     (FGSM, PGD) and in bad pictures (19 corruptions), what it costs in memory and time, and how its members differ: in
     metrics.json, and in report.html for people.
     """
+    from structured_ensembles.cli import thoroughly
     from structured_ensembles.cli.printing import note
-    from structured_ensembles.cli.verbs import thoroughly
     from structured_ensembles.data import sources as datasets
     from structured_ensembles.errors import SettingsError
     from structured_ensembles.prediction.ensemble import Ensemble
@@ -116,6 +113,9 @@ def evaluate(
 
 def _briefly(artefact: Path, ensemble: Ensemble, images: ImageData, bins: int, *, as_json: bool) -> None:
     from structured_ensembles.cli.printing import data_json, line, rejection, results, say
+    from structured_ensembles.evaluation.answers import answer
+    from structured_ensembles.evaluation.cost import dense
+    from structured_ensembles.evaluation.table import evaluated, row, unfitted
     from structured_ensembles.experiments import run
 
     prediction = answer(ensemble, images.test.images)

@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from structured_ensembles.cli.options import OPTIONS, SECTIONS, Sectioned, declared
+from structured_ensembles.cli.options import FITTED, Sectioned, declared
 from structured_ensembles.cli.verb import plugin_option
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from structured_ensembles.cli.session import Session
-    from structured_ensembles.experiments.run import Plan
+    from structured_ensembles.options.plans import Plan
 
 _OUT = click.Path(path_type=Path)
 
@@ -27,8 +27,8 @@ structens fit --resume --out runs/mnist
 """
 
 
-@click.command(cls=Sectioned, sections=SECTIONS, examples=_EXAMPLES)
-@declared(*OPTIONS.values())
+@click.command(cls=Sectioned, options=FITTED, examples=_EXAMPLES)
+@declared(*FITTED.values())
 @plugin_option
 @click.option(
     "--config", metavar="FILE.yaml", help="Read options from a file, one `name: value` a line; those given here win."

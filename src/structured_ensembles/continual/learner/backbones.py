@@ -11,7 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from structured_ensembles.errors import NetworkError, first_line
-from structured_ensembles.networks import NetworkSpec, build, half_vgg11, modules
+from structured_ensembles.networks import NetworkSpec, build, modules
+from structured_ensembles.networks.half_vgg import half_vgg11
 
 Backbone: TypeAlias = NetworkSpec | Callable[[], nn.Module] | nn.Module
 """What makes a backbone: a name and its arguments, a factory (a class will do), or one network."""

@@ -9,7 +9,9 @@ from statistics import fmean
 from typing import TypeAlias
 
 from structured_ensembles.continual.results.records import PARTS, StreamCell, StreamRun, summarise
-from structured_ensembles.continual.strategies import Joint, SingleTask, Structured
+from structured_ensembles.continual.strategies.joint import Joint
+from structured_ensembles.continual.strategies.single_task import SingleTask
+from structured_ensembles.continual.strategies.structured import Structured
 from structured_ensembles.continual.streams.protocol import StreamResult
 from structured_ensembles.errors import DataError
 from structured_ensembles.evaluation.statistics import Spread, spread

@@ -10,7 +10,8 @@ from dataclasses import asdict, dataclass, fields
 from typing import TYPE_CHECKING, Any
 
 from structured_ensembles.continual.learner.memory import Memory
-from structured_ensembles.continual.strategies import Joint, SingleTask
+from structured_ensembles.continual.strategies.joint import Joint
+from structured_ensembles.continual.strategies.single_task import SingleTask
 from structured_ensembles.continual.streams.metrics import model_size_efficiency
 from structured_ensembles.continual.streams.protocol import Step, StreamResult
 from structured_ensembles.continual.streams.untold import Untold

@@ -22,7 +22,8 @@ from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 import torch
 
 from structured_ensembles.artefact.file import Record
-from structured_ensembles.methods import DeepEnsemble, SingleNetwork
+from structured_ensembles.methods.deep import DeepEnsemble
+from structured_ensembles.methods.single import SingleNetwork
 from structured_ensembles.networks import NetworkSpec, build, sizes
 from structured_ensembles.networks.modules import draw
 from structured_ensembles.prediction import _resident

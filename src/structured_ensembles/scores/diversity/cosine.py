@@ -13,7 +13,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from structured_ensembles.scores.diversity.pairs import over_pairs
-from structured_ensembles.scores.diversity.registry import Observation, register
+from structured_ensembles.scores.diversity.terms import Observation, diversity_term
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -22,7 +22,7 @@ EPSILON = 1e-8
 """Added to a mean square, so that a vector of zeros has a gradient, and cosine 0 with any other."""
 
 
-@register("cosine")
+@diversity_term("cosine")
 def cosine(observation: Observation) -> Tensor:
     """The mean over groups and pairs of (1 + cos) / 2, in [0, 1]: 1 parallel, 1/2 orthogonal, 0 opposite."""
     return (1 + over_pairs(observation.scores, _cosine).mean()) / 2

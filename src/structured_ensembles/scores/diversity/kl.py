@@ -18,13 +18,13 @@ from torch.distributions import Distribution, Normal, kl_divergence
 
 from structured_ensembles.errors import SettingsError
 from structured_ensembles.scores.diversity.pairs import pairs
-from structured_ensembles.scores.diversity.registry import Observation, register
+from structured_ensembles.scores.diversity.terms import Observation, diversity_term
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
 
-@register("kl")
+@diversity_term("kl")
 def kl(observation: Observation) -> Tensor:
     """1 / (1 + KL), in (0, 1]: KL the mean over pairs, groups and each group's channels, symmetrised, in nats.
 

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from structured_ensembles.scores.diversity.pairs import blocks
-from structured_ensembles.scores.diversity.registry import Observation, register
+from structured_ensembles.scores.diversity.terms import Observation, diversity_term
 
 if TYPE_CHECKING:
     from structured_ensembles.types import Scores
@@ -34,7 +34,7 @@ Bandwidth: TypeAlias = Callable[[Tensor], Tensor]
 """From the scores of groups of one width, (groups, M, C), to the kernel's gamma for each group, (groups,)."""
 
 
-@register("mmd")
+@diversity_term("mmd")
 def mmd(observation: Observation) -> Tensor:
     """R = 1 / (D + eps), D the sum over groups and pairs of MMD2 with the published kernel."""
     return inverse(squared_mmd(observation.scores, published_kernel, width))

@@ -13,10 +13,10 @@ import torch
 from torch import Tensor
 
 from structured_ensembles.scores.diversity.mmd import inverse, published_kernel, squared_mmd, width
-from structured_ensembles.scores.diversity.registry import Observation, register
+from structured_ensembles.scores.diversity.terms import Observation, diversity_term
 
 
-@register("mmd_global")
+@diversity_term("mmd_global")
 def mmd_global(observation: Observation) -> Tensor:
     """R = 1 / (D + eps), D the sum over pairs of MMD2 of the concatenated groups."""
     everything = torch.cat(list(observation.scores.values()), dim=1)

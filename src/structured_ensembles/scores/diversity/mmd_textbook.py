@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from structured_ensembles.scores.diversity.mmd import Bandwidth, inverse, squared_mmd, width
-from structured_ensembles.scores.diversity.registry import Observation, register
+from structured_ensembles.scores.diversity.terms import Observation, diversity_term
 
 CHUNK = 2**20
 """How many values of the kernel are held at once (4 MiB in float32), or one row of each pair where that is more."""
@@ -24,13 +24,13 @@ MEDIAN_SAMPLE = 256
 """How many of the pooled scores the median heuristic compares: all of them, or as many evenly spaced quantiles."""
 
 
-@register("mmd_textbook")
+@diversity_term("mmd_textbook")
 def mmd_textbook(observation: Observation) -> Tensor:
     """R = 1 / (D + eps), D the sum over groups and pairs of MMD2 with the textbook kernel, gamma = C."""
     return _textbook(observation, width)
 
 
-@register("mmd_median")
+@diversity_term("mmd_median")
 def mmd_median(observation: Observation) -> Tensor:
     """R = 1 / (D + eps), D the sum over groups and pairs of MMD2, textbook kernel, median heuristic."""
     return _textbook(observation, median)

@@ -16,10 +16,10 @@ from torch import Tensor
 
 from structured_ensembles.errors import SettingsError
 from structured_ensembles.scores.diversity.pairs import pairs
-from structured_ensembles.scores.diversity.registry import Observation, register
+from structured_ensembles.scores.diversity.terms import Observation, diversity_term
 
 
-@register("output", needs_logits=True)
+@diversity_term("output", needs_logits=True)
 def output(observation: Observation) -> Tensor:
     """1 - JS / ln 2, in [0, 1]: JS the Jensen-Shannon divergence, mean over pairs and inputs; 1 the same, 0 disjoint.
 

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from structured_ensembles.scores.diversity.pairs import over_pairs
-from structured_ensembles.scores.diversity.registry import Observation, register
+from structured_ensembles.scores.diversity.terms import Observation, diversity_term
 
 TEMPERATURE = 0.25
 """How soft the threshold is, as a share of the mean magnitude: scores from N(0, 1) are mostly decided, some open."""
@@ -26,7 +26,7 @@ EPSILON = 1e-8
 """The least scale: where all of a member's scores are zero, every channel is half kept."""
 
 
-@register("overlap")
+@diversity_term("overlap")
 def overlap(observation: Observation) -> Tensor:
     """The mean over groups and pairs of sum(min) / sum(max) of the soft masks, in [0, 1]: 1 the same, 0 disjoint."""
     masks = {name: soft_mask(scores) for name, scores in observation.scores.items()}

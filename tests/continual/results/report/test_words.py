@@ -6,8 +6,8 @@ import pytest
 
 from structured_ensembles.continual.results import curves
 from structured_ensembles.continual.results.report import summary, words
-from structured_ensembles.continual.strategies import STRATEGIES
 from structured_ensembles.evaluation.statistics import Spread
+from structured_ensembles.options.catalogue import STRATEGIES
 
 
 def plain(results, proved=()):

@@ -6,30 +6,23 @@ import pytest
 import torch
 
 from structured_ensembles.errors import SettingsError
-from structured_ensembles.scores.diversity import (
-    Observation,
-    check_weights,
-    names,
-    needs_logits,
-    penalty,
-    register,
-    registry,
-    term,
-)
+from structured_ensembles.options.catalogue import TERMS
+from structured_ensembles.options.search import check_weights
+from structured_ensembles.scores.diversity import Observation, needs_logits, penalty, register
 
 SCORES = {"layer": torch.tensor([[1.0, 2.0], [3.0, -1.0]])}
 SEEN = Observation(SCORES)
 
 
 @pytest.fixture(autouse=True)
-def scratch(monkeypatch):
+def scratch(forget):
     """What a test registers is forgotten after it."""
-    monkeypatch.setattr(registry, "_TERMS", dict(registry._TERMS))
+    forget(TERMS)
 
 
 def test_built_in_terms_are_there():
-    assert names() == ("cosine", "kl", "mmd", "mmd_global", "mmd_median", "mmd_textbook", "output", "overlap")
-    assert [name for name in names() if term(name).needs_logits] == ["output"]
+    assert sorted(TERMS) == ["cosine", "kl", "mmd", "mmd_global", "mmd_median", "mmd_textbook", "output", "overlap"]
+    assert [name for name in TERMS if TERMS[name].needs_logits] == ["output"]
 
 
 def test_a_user_adds_a_term_and_weighs_it():
@@ -41,7 +34,7 @@ def test_a_user_adds_a_term_and_weighs_it():
     def second(observation):
         return observation.scores["layer"][0, 1]
 
-    assert term("first") is first
+    assert TERMS["first"] is first
     assert penalty({"first": 10, "second": 0.5}, SEEN) == 10 * 1 + 0.5 * 2
 
 
@@ -67,7 +60,7 @@ def test_a_term_of_weight_zero_is_not_computed():
     def broken(observation):
         raise AssertionError("computed")
 
-    assert penalty({"broken": 0.0, "cosine": 1.0}, SEEN) == term("cosine")(SEEN)
+    assert penalty({"broken": 0.0, "cosine": 1.0}, SEEN) == TERMS["cosine"](SEEN)
     assert not needs_logits({"broken": 0.0, "cosine": 1.0})
     assert needs_logits({"broken": 0.1})
 
@@ -80,10 +73,10 @@ def test_no_weights_no_penalty():
     assert scores["layer"].grad.tolist() == torch.zeros(2, 3).tolist()
 
 
-@pytest.mark.parametrize("name", [*names(), "all"])
+@pytest.mark.parametrize("name", [*TERMS, "all"])
 def test_one_member_is_never_penalised(name):
     scores = {"a": torch.ones(1, 3, requires_grad=True), "b": torch.ones(1, 5, requires_grad=True)}
-    weights = dict.fromkeys(names() if name == "all" else [name], 1.0)
+    weights = dict.fromkeys(TERMS if name == "all" else [name], 1.0)
     value = penalty(weights, Observation(scores))
     value.backward()
     assert value == 0
@@ -98,7 +91,7 @@ def test_logits_are_asked_for():
 def test_a_term_returns_a_scalar():
     register("vector")(lambda observation: observation.scores["layer"][0])
     with pytest.raises(SettingsError, match=r"'vector' returned shape \(2,\), expected a scalar"):
-        term("vector")(SEEN)
+        TERMS["vector"](SEEN)
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,6 @@ a small file::
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -21,7 +20,9 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from structured_ensembles.errors import SettingsError, unknown
+from structured_ensembles.errors import SettingsError
+from structured_ensembles.options.catalogue import TERMS
+from structured_ensembles.options.search import check_weights
 
 if TYPE_CHECKING:
     from torch.distributions import Distribution
@@ -98,11 +99,18 @@ class Term:
         return value
 
 
-_TERMS: dict[str, Term] = {}
+def diversity_term(name: str, *, needs_logits: bool = False) -> Callable[[Measure], Term]:
+    """Decorate a function of an `Observation` to make it a term.
+
+    Args:
+        name: What messages call it.
+        needs_logits: Whether the function reads ``observation.logits``.
+    """
+    return lambda measure: Term(name, measure, needs_logits)
 
 
 def register(name: str, *, needs_logits: bool = False) -> Callable[[Measure], Term]:
-    """Decorate a function of an `Observation` to make it the diversity term ``name``.
+    """Decorate a function of an `Observation` to make it the diversity term that settings call ``name``.
 
     Args:
         name: What settings will call it.
@@ -113,44 +121,11 @@ def register(name: str, *, needs_logits: bool = False) -> Callable[[Measure], Te
     """
 
     def add(measure: Measure) -> Term:
-        if name in _TERMS:
-            raise SettingsError(f"diversity term {name!r} is registered already: choose another name")
-        _TERMS[name] = Term(name, measure, needs_logits)
-        return _TERMS[name]
+        term = diversity_term(name, needs_logits=needs_logits)(measure)
+        TERMS.add(name, term)
+        return term
 
     return add
-
-
-def names() -> tuple[str, ...]:
-    """The registered terms, sorted."""
-    return tuple(sorted(_TERMS))
-
-
-def term(name: str) -> Term:
-    """The registered term of this name.
-
-    Raises:
-        SettingsError: There is none.
-    """
-    if name not in _TERMS:
-        raise unknown("diversity term", name, _TERMS)
-    return _TERMS[name]
-
-
-def check_weights(weights: Mapping[str, float]) -> None:
-    """Refuse weights that `penalty` would refuse, before any work is done.
-
-    Raises:
-        SettingsError: An unknown term, or a weight that is negative, infinite or not a number.
-    """
-    if not isinstance(weights, Mapping):
-        raise SettingsError(f"diversity {weights!r} must be weights by term, such as {{'overlap': 0.01}}")
-    for name, weight in weights.items():
-        term(name)
-        if not (math.isfinite(weight) and weight >= 0):
-            raise SettingsError(
-                f"weight of diversity term {name!r} is {weight}, expected a finite number of at least 0"
-            )
 
 
 def needs_logits(weights: Mapping[str, float]) -> bool:
@@ -183,7 +158,7 @@ def penalty(weights: Mapping[str, float], observation: Observation) -> Tensor:
 
 def _counting(weights: Mapping[str, float]) -> list[tuple[Term, float]]:
     check_weights(weights)
-    return [(term(name), weight) for name, weight in weights.items() if weight > 0]
+    return [(TERMS[name], weight) for name, weight in weights.items() if weight > 0]
 
 
 def _nothing(observation: Observation) -> Tensor:

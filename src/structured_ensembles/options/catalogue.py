@@ -1,0 +1,117 @@
+"""Every name that can be typed: where it lives, and half a sentence, which help, reports and errors read."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from structured_ensembles.registry import Registry
+
+ARCHITECTURES: Registry[Any] = Registry(
+    "architecture",
+    {
+        "half_vgg11": ("networks.half_vgg:half_vgg11", "the half-width VGG-11 of the published streams of tasks"),
+        "lenet5": ("networks.lenet:lenet5", "LeNet-5"),
+        "mlp": ("networks.perceptron:mlp", "the multilayer perceptron"),
+        "resnet20": ("networks.resnet:resnet20", "a residual network for small images"),
+        "resnet32": ("networks.resnet:resnet32", "a residual network for small images"),
+        "resnet44": ("networks.resnet:resnet44", "a residual network for small images"),
+        "resnet56": ("networks.resnet:resnet56", "a residual network for small images"),
+        "small_cnn": ("networks.convolutional:small_cnn", "three convolutions for small images"),
+        "small_vgg": ("networks.vgg:small_vgg", "five convolutions for small images"),
+        "vgg11": ("networks.vgg:vgg11", "a VGG made for 32x32 images"),
+        "vgg13": ("networks.vgg:vgg13", "a VGG made for 32x32 images"),
+        "vgg16": ("networks.vgg:vgg16", "a VGG made for 32x32 images"),
+    },
+)
+"""Factories of networks, called with the shape of the inputs and the number of classes."""
+
+LIBRARIES = ("torchvision", "timm")
+"""Whose architectures are named LIBRARY:NAME."""
+
+TERMS: Registry[Any] = Registry(
+    "diversity term",
+    {
+        "overlap": ("scores.diversity.overlap:overlap", "how far members keep the same channels"),
+        "mmd": ("scores.diversity.mmd:mmd", "maximum mean discrepancy, as published"),
+        "mmd_global": ("scores.diversity.mmd_global:mmd_global", "the same over all layers together"),
+        "mmd_textbook": ("scores.diversity.mmd_textbook:mmd_textbook", "the textbook's, its width the layer's"),
+        "mmd_median": ("scores.diversity.mmd_textbook:mmd_median", "the textbook's, its width the median distance"),
+        "kl": ("scores.diversity.kl:kl", "between the distributions that scores are drawn from"),
+        "cosine": ("scores.diversity.cosine:cosine", "the angle between members' scores"),
+        "output": ("scores.diversity.output:output", "how far members predict the same"),
+    },
+)
+"""What makes members differ in the search."""
+
+METHODS: Registry[Any] = Registry(
+    "method",
+    {
+        "single": ("methods.single:SingleNetwork", "one whole network"),
+        "structured": ("methods.structured:StructuredEnsemble", "members cut out of one network, by learned scores"),
+        "shuffled": ("methods.shuffled:ShuffledEnsemble", "control arm: structured's widths, random channels"),
+        "random": ("methods.random_channels:RandomEnsemble", "control arm: random channels, uniform widths"),
+        "magnitude": ("methods.magnitude:MagnitudeEnsemble", "control arm: channels by the norm of their weights"),
+        "narrow": ("methods.narrow:NarrowEnsemble", "control arm: independent networks of uniform width"),
+        "narrow_sliced": ("methods.narrow:SlicedNarrowEnsemble", "control arm: the same, sliced from a wide network"),
+        "packed": ("methods.packed:PackedEnsemble", "Packed-Ensembles: narrow networks, computed at once"),
+        "mc_dropout": ("methods.mc_dropout:MCDropout", "MC Dropout: one network, different activations dropped"),
+        "snapshot": ("methods.snapshot:SnapshotEnsemble", "Snapshot ensembles: one training, a member from each cycle"),
+        "batch_ensemble": (
+            "methods.batch_ensemble:BatchEnsemble",
+            "BatchEnsemble: one network, a pair of vectors each",
+        ),
+        "masksembles": ("methods.masksembles:Masksembles", "Masksembles: one network, fixed masks over its channels"),
+        "mimo": ("methods.mimo:MIMO", "MIMO: one network with several inputs and outputs"),
+        "deep": ("methods.deep:DeepEnsemble", "whole networks, each drawn and trained on its own"),
+    },
+)
+"""What an ensemble can be made by, in the order of tables."""
+
+STRATEGIES: Registry[Any] = Registry(
+    "strategy",
+    {
+        "structured": (
+            "continual.strategies.structured:Structured",
+            "each task takes some of the free channels, and reads those of the tasks before",
+        ),
+        "single_task": ("continual.strategies.single_task:SingleTask", "a network of its own for each task"),
+        "joint": (
+            "continual.strategies.joint:Joint",
+            "all tasks learned at once, again with each new one; it keeps all images",
+        ),
+        "naive": (
+            "continual.strategies.naive:Naive",
+            "one network goes on learning, and nothing protects what it knew",
+        ),
+        "ewc": ("continual.strategies.ewc:EWC", "one network; weights that earlier tasks need are held back"),
+        "replay": (
+            "continual.strategies.replay:Replay",
+            "one network; some images of earlier tasks are learned again",
+        ),
+        "packnet": (
+            "continual.strategies.packnet:PackNet",
+            "each task takes some of the free weights, and reads those of the tasks before",
+        ),
+        "supsup": (
+            "continual.strategies.supsup:SupSup",
+            "random weights that never change; each task chooses which of them it reads",
+        ),
+        "piggyback": (
+            "continual.strategies.piggyback:Piggyback",
+            "the first task's weights; each later task chooses which of them it reads",
+        ),
+        "wsn": (
+            "continual.strategies.wsn:WSN",
+            "each task trains the weights that it chooses, except those that earlier tasks chose",
+        ),
+        "hat": (
+            "continual.strategies.hat:HAT",
+            "each task learns gates of the channels; what earlier tasks opened is held back",
+        ),
+        "batch_ensemble": (
+            "continual.strategies.batch_ensemble:BatchEnsemble",
+            "the first task's weights; each later task scales their rows and columns",
+        ),
+    },
+)
+"""How a stream of tasks can be learned, in the order of tables."""
