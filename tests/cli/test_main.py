@@ -65,13 +65,13 @@ def test_debug_shows_where_an_error_comes_from(arguments):
 
 
 def test_an_error_of_many_lines_is_told_in_one(monkeypatch, refused):
-    monkeypatch.setattr(fit_module, "default_name", raising(SettingsError("one\n  two")))
+    monkeypatch.setattr(fit_module, "folder_for", raising(SettingsError("one\n  two")))
 
     assert refused("fit") == "Error: one two\n"
 
 
 def test_a_bug_is_called_one(monkeypatch):
-    monkeypatch.setattr(fit_module, "default_name", raising(ZeroDivisionError("oh")))
+    monkeypatch.setattr(fit_module, "folder_for", raising(ZeroDivisionError("oh")))
     result = invoke("fit")
 
     assert result.exit_code == 1
@@ -80,13 +80,13 @@ def test_a_bug_is_called_one(monkeypatch):
 
 
 def test_a_full_disk_is_no_bug(monkeypatch, refused):
-    monkeypatch.setattr(fit_module, "default_name", raising(OSError(errno.ENOSPC, "No space left on device", "runs/a")))
+    monkeypatch.setattr(fit_module, "folder_for", raising(OSError(errno.ENOSPC, "No space left on device", "runs/a")))
 
     assert refused("fit") == "Error: cannot read or write runs/a (No space left on device)\n"
 
 
 def test_an_interrupt_has_its_own_status(monkeypatch):
-    monkeypatch.setattr(fit_module, "default_name", raising(KeyboardInterrupt()))
+    monkeypatch.setattr(fit_module, "folder_for", raising(KeyboardInterrupt()))
 
     assert invoke("fit").exit_code == 130
 

@@ -13,9 +13,8 @@ import json
 import math
 import os
 import re
-from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 from safetensors import SafetensorError, deserialize
@@ -25,6 +24,9 @@ from structured_ensembles.artefact.record import JSON, SUMMARY_BYTES, Record, de
 from structured_ensembles.artefact.restoring import restore
 from structured_ensembles.errors import ArtefactError
 from structured_ensembles.files.plain import object_of, parsed, require
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
 
 __all__ = ["FORMAT", "JSON", "SUMMARY_BYTES", "Record", "TensorSpec", "file_bytes", "read", "restore", "specs", "write"]
 

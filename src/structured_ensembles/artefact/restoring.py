@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
@@ -18,6 +17,8 @@ from structured_ensembles.networks.modules import draw
 from structured_ensembles.types import Architecture, Cut, Group, Side
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+
     from structured_ensembles.artefact.record import Record
 
 _LARGEST_RATIO, _ALWAYS_ALLOWED = 1000, 2**26

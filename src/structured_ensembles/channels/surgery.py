@@ -6,10 +6,9 @@ In evaluation mode both must compute the same: the invariant that topology check
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
-from typing import TypeAlias
+from typing import TYPE_CHECKING, TypeAlias
 
 import torch
 from torch import Tensor, nn
@@ -18,6 +17,9 @@ from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 
 from structured_ensembles.networks.modules import copied
 from structured_ensembles.types import Channels, Cut, Group, Side
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator, Mapping
 
 Site: TypeAlias = tuple[str, Side]
 """A module's dotted name and one of its dimensions."""

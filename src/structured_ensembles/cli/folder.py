@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from contextlib import contextmanager
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from structured_ensembles.cli.printing import resuming
@@ -13,6 +12,7 @@ from structured_ensembles.files.whole import write_whole
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
 
 CONFIGURATIONS = {"fit": CONFIGURATION, "compare": "comparison.yaml", "continual": "continual.yaml"}

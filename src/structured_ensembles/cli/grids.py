@@ -3,18 +3,73 @@
 from __future__ import annotations
 
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
+import click
+
+from structured_ensembles.cli.kinds import Whole
+from structured_ensembles.cli.options import Option, Sectioned, axes, declared
+from structured_ensembles.cli.verb import plugin_option
 from structured_ensembles.errors import SettingsError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
-    from pathlib import Path
 
-    from structured_ensembles.cli.options import Option
+    from rich.console import Console
+
+    from structured_ensembles.cli.options import Command
+    from structured_ensembles.data.sources import ImageData
+    from structured_ensembles.experiments.grids import Outcome
     from structured_ensembles.options.plans import Grid, StreamGrid
 
 G = TypeVar("G", bound="Grid | StreamGrid")
+R = TypeVar("R", bound="Outcome")
+
+
+def gridded(verb: str, options: Mapping[str, Option], examples: str) -> Callable[[Command], Command]:
+    """Make a function the verb of a grid: with its options, and those of all grids."""
+    out = f"A new folder. [default: runs/{verb}-DATA-ARCHITECTURE]"
+    decorators = (
+        click.command(cls=Sectioned, options=options, examples=examples),
+        declared(*options.values()),
+        plugin_option,
+        click.option("--config", metavar="FILE.yaml", help="Read options from a file, one `name: value` a line."),
+        click.option("--jobs", type=Whole(), help="Runs at once. [default: one for each core; 1 with a GPU]"),
+        click.option("--out", type=click.Path(path_type=Path), help=out),
+        click.option("--resume", is_flag=True, help="Go on with the comparison in --out, or add to it."),
+    )
+
+    def decorate(function: Command) -> Command:
+        for decorator in reversed(decorators):
+            function = decorator(function)
+        return function
+
+    return decorate
+
+
+def asked(
+    verb: str,
+    options: Mapping[str, Option],
+    make: Callable[[Mapping[str, Any]], G],
+    parameters: Mapping[str, Any],
+) -> G:
+    """The grid that the user asked for, in a configuration, on the command line or in the folder that they go on with.
+
+    Args:
+        verb: Of the command.
+        options: Of the verb.
+        make: A grid of values.
+        parameters: Click's.
+
+    Raises:
+        SettingsError: A value is outside its limits, or the grid in the folder cannot be gone on with so.
+    """
+    from structured_ensembles.cli import configuration
+
+    file = configuration.read(parameters["config"], options) if parameters["config"] else {}
+    values = configuration.merged(file, configuration.given(parameters, options), options)
+    return _extended(verb, parameters["out"], values, options, make) if parameters["resume"] else make(values)
 
 
 def at_once(jobs: int | None) -> int:
@@ -37,7 +92,7 @@ def _cores() -> Sequence[int]:
     return sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else range(os.cpu_count() or 1)
 
 
-def extended(
+def _extended(
     verb: str,
     out: Path | None,
     values: Mapping[str, Any],
@@ -58,7 +113,6 @@ def extended(
     """
     from structured_ensembles.cli import configuration
     from structured_ensembles.cli.folder import CONFIGURATIONS
-    from structured_ensembles.cli.options import axes
     from structured_ensembles.cli.session import check_same
 
     if out is None:
@@ -80,15 +134,52 @@ def plan_of(arms: Sequence[str], one: str, several: str, runs: int, jobs: int, f
 
 
 @contextmanager
-def kept(folder: Path, verb: str) -> Iterator[None]:
-    """Whoever interrupts is told how to go on."""
+def opened(
+    verb: str, grid: Grid | StreamGrid, folder: Path, data: Sequence[ImageData], *, resume: bool
+) -> Iterator[None]:
+    """The folder of a grid, new or gone on with; whoever interrupts is told how to go on.
+
+    Raises:
+        SettingsError: It exists, or holds results on other images.
+    """
+    from structured_ensembles.cli import configuration
+    from structured_ensembles.cli.folder import CONFIGURATIONS, reserved
     from structured_ensembles.cli.printing import line, resuming
+    from structured_ensembles.experiments.grids import claim
+    from structured_ensembles.files.whole import write_whole
 
     try:
-        yield
+        if resume:
+            claim(folder, *data)
+            write_whole(folder / CONFIGURATIONS[verb], configuration.text(grid))
+            yield
+        else:
+            with reserved(folder, configuration.text(grid), verb):
+                yield
     except KeyboardInterrupt:
         line(f"\nNothing that was finished is lost. Go on with:  {resuming(folder, verb)}")
         raise
+
+
+def show(
+    runs: Sequence[R],
+    console: Callable[[Sequence[R], Console], None],
+    folder: Path,
+    files: Sequence[tuple[str, str]],
+    notices: Sequence[str] = (),
+) -> None:
+    """The tables of finished runs, what is to be known of them, and where to look."""
+    from rich.console import Console as Terminal
+
+    from structured_ensembles.cli.printing import head, line, note, say
+
+    say()
+    console(runs, Terminal(highlight=False))
+    note(notices)
+    head(f"In {folder}")
+    for name, what in files:
+        if (folder / name.split(",")[0]).exists():  # no pictures if there was nothing to draw
+            line(f"  {name:<28}{what}")
 
 
 def tell_failure(errors: Sequence[str | None], verb: str, folder: Path) -> None:
@@ -99,8 +190,6 @@ def tell_failure(errors: Sequence[str | None], verb: str, folder: Path) -> None:
         verb: Of the command.
         folder: Of the grid.
     """
-    import click
-
     from structured_ensembles.cli.printing import resuming
 
     first, *_ = errors or (None,)

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import click
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 
 class Verb(click.Command):
@@ -23,6 +28,13 @@ class Verb(click.Command):
         """Write the description, and the examples as they are."""
         super().format_help_text(ctx, formatter)
         write_examples(self.examples, formatter)
+
+
+def folder_for(sources: Sequence[str], *parts: str, verb: str = "") -> Path:
+    """Where results go that were given no folder: it is called after the data's files or folders, and other words."""
+    paths = [Path(source).expanduser() for source in sources]
+    names = [path.stem or path.resolve().stem for path in paths]
+    return Path("runs") / re.sub(r"[^\w.-]+", "-", "-".join(filter(None, [verb, *names, *parts])))
 
 
 def write_examples(examples: str, formatter: click.HelpFormatter) -> None:
@@ -47,7 +59,8 @@ def plugin_option(command: Any) -> Any:  # noqa: ANN401 (a function that click d
         is_eager=True,
         expose_value=False,
         callback=_load,
-        help="First run this Python file of yours, which may register architectures and diversity terms. Repeatable.",
+        help="First run this Python file of yours, which may register architectures, diversity terms, methods, "
+        "strategies, data sources and formats. Repeatable.",
     )(command)
 
 

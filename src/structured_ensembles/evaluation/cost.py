@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from structured_ensembles.artefact.file import Record
 from structured_ensembles.methods.single import SingleNetwork
@@ -11,6 +11,9 @@ from structured_ensembles.networks import NetworkSpec, build, sizes
 from structured_ensembles.networks.modules import draw
 from structured_ensembles.options.choices import Combine
 from structured_ensembles.prediction.ensemble import Ensemble
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 
 @dataclass(frozen=True)

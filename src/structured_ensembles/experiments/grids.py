@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import shutil
 from collections import defaultdict
-from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from statistics import fmean
@@ -20,6 +19,7 @@ from structured_ensembles.files.whole import write_whole
 from structured_ensembles.progress import Bar, bar
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
     from pathlib import Path
 
     from structured_ensembles.data.sources import ImageData

@@ -11,7 +11,6 @@ import importlib.metadata
 import json
 import platform
 import shutil
-from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -32,6 +31,7 @@ from structured_ensembles.options.catalogue import METHODS
 from structured_ensembles.prediction.ensemble import Ensemble
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
     from pathlib import Path
 
     from structured_ensembles.data.sources import ImageData

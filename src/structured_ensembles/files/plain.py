@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from structured_ensembles.errors import ArtefactError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 
 def require(holds: bool, message: str) -> None:

@@ -8,11 +8,10 @@ from __future__ import annotations
 import copy
 import importlib
 import math
-from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from types import ModuleType, SimpleNamespace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -24,6 +23,9 @@ from structured_ensembles.implicit import _packing
 from structured_ensembles.implicit._layers import called_layers
 from structured_ensembles.networks._arguments import integer, number
 from structured_ensembles.types import Side
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 MOST_MEMBERS = 1024
 MOST_GROUPS = 64

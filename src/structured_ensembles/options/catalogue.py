@@ -28,6 +28,28 @@ ARCHITECTURES: Registry[Any] = Registry(
 LIBRARIES = ("torchvision", "timm")
 """Whose architectures are named LIBRARY:NAME."""
 
+SOURCES: Registry[Any] = Registry(
+    "data source or path",
+    {
+        "digits": ("data.sources.digits:load_digits", "scikit-learn's handwritten digits"),
+        "CIFAR10": ("data.sources.named:cifar10", "small colour images of 10 kinds of things, downloaded"),
+        "CIFAR100": ("data.sources.named:cifar100", "small colour images of 100 kinds of things, downloaded"),
+        "SVHN": ("data.sources.named:svhn", "house numbers in colour, downloaded"),
+        "MNIST": ("data.sources.named:mnist", "handwritten digits, downloaded"),
+        "FashionMNIST": ("data.sources.named:fashionmnist", "clothes, downloaded"),
+    },
+)
+"""Data by name, in any case of letters: called with the folder where downloads are kept, or None."""
+
+FORMATS: Registry[Any] = Registry(
+    "data format",
+    {
+        "folder": ("data.sources.folder:load_folder", "a folder split/class/*.png"),
+        ".npz": ("data.sources.npz:load_npz", "an .npz file with x_train, y_train, x_test, y_test"),
+    },
+)
+"""Data by the ending of their path: called with the path, and the side that images are asked for in, or None."""
+
 TERMS: Registry[Any] = Registry(
     "diversity term",
     {

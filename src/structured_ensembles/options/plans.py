@@ -10,7 +10,7 @@ from typing import TypeAlias
 from structured_ensembles.errors import SettingsError, unknown
 from structured_ensembles.options import presets, streams
 from structured_ensembles.options.budget import Budget
-from structured_ensembles.options.catalogue import ARCHITECTURES, LIBRARIES, METHODS, STRATEGIES
+from structured_ensembles.options.catalogue import ARCHITECTURES, FORMATS, LIBRARIES, METHODS, SOURCES, STRATEGIES
 from structured_ensembles.options.choices import Capacity, Family, Log, Preset, StreamKind
 from structured_ensembles.options.described import Described, check, described, option, part
 from structured_ensembles.options.ensemble import Settings
@@ -26,10 +26,8 @@ ARMS = ("single", "structured", PUBLISHED, *(name for name in METHODS if name no
 
 
 def _data(purpose: str, section: str) -> str:
-    words = (
-        f"What to {purpose}: digits; an .npz file with x_train, y_train, x_test, y_test; a folder split/class/*.png; "
-        "or CIFAR10, CIFAR100, SVHN, MNIST, FashionMNIST, which are downloaded."
-    )
+    paths, names = "; ".join(map(FORMATS.about, FORMATS)), ", ".join(SOURCES)
+    words = f"What to {purpose}: {paths}; or by name {names}, all but digits downloaded."
     return option("digits", words, section=section)  # type: ignore[no-any-return]
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
@@ -20,7 +19,7 @@ from structured_ensembles.prediction.temperature import temper
 from structured_ensembles.prediction.uncertainty import predict_from_logits, require_finite
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable, Iterator, Mapping
 
     from structured_ensembles.artefact.file import Record
     from structured_ensembles.options.choices import Combine

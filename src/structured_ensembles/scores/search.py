@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import islice
 from typing import TYPE_CHECKING, Any
@@ -21,7 +20,7 @@ from structured_ensembles.scores.scaling import ScaleFactors, Scaler, frozen, sc
 from structured_ensembles.seeding import derived_seed, deterministic, seeded
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
 
     from torch.utils.data import DataLoader
 

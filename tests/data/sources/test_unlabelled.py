@@ -8,6 +8,7 @@ from PIL import Image
 from structured_ensembles.data.sources import load, load_unlabelled, named, read_images
 from structured_ensembles.data.sources.records import ImageData, Split
 from structured_ensembles.errors import DataError, SettingsError, StructensError
+from structured_ensembles.options.catalogue import SOURCES
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (12, 8, 6, 3), dtype=np.uint8)
 SHAPE = (3, 8, 6)
@@ -53,15 +54,15 @@ def test_a_named_set_is_looked_for_where_it_is_kept(monkeypatch, tmp_path):
     asked = []
     split = Split(torch.from_numpy(PIXELS).permute(0, 3, 1, 2), torch.arange(12) % 2)
 
-    def load_named(name, root):
-        asked.append((name, root))
+    def svhn(root):
+        asked.append(root)
         return ImageData("SVHN", split, split, ("0", "1"))
 
-    monkeypatch.setattr("structured_ensembles.data.sources.source.load_named", load_named)
+    monkeypatch.setattr(named, "svhn", svhn)
     reading = load_unlabelled("svhn", SHAPE, root=str(tmp_path))
-    assert asked == [("svhn", tmp_path)]
+    assert asked == [tmp_path]
     assert np.array_equal(channels_last(reading), PIXELS)
-    assert "svhn" in named.NAMES
+    assert "SVHN" in SOURCES
 
 
 @pytest.mark.parametrize(

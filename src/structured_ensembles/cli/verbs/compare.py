@@ -2,22 +2,11 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-import click
-
-from structured_ensembles.cli.grids import at_once, extended, kept, plan_of, tell_failure
-from structured_ensembles.cli.kinds import Whole
-from structured_ensembles.cli.options import COMPARED, Sectioned, declared
-from structured_ensembles.cli.verb import plugin_option
-from structured_ensembles.cli.verbs.fit import default_name
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from structured_ensembles.experiments.comparison.records import Result
-    from structured_ensembles.options.plans import Grid
+from structured_ensembles.cli.grids import asked, at_once, gridded, opened, plan_of, show, tell_failure
+from structured_ensembles.cli.options import COMPARED
+from structured_ensembles.cli.verb import folder_for
 
 _EXAMPLES = """
 structens compare --seeds 3                                          all methods, on handwritten digits
@@ -35,14 +24,8 @@ _FILES = (
 )
 
 
-@click.command(cls=Sectioned, options=COMPARED, examples=_EXAMPLES)
-@declared(*COMPARED.values())
-@plugin_option
-@click.option("--config", metavar="FILE.yaml", help="Read options from a file, one `name: value` a line.")
-@click.option("--jobs", type=Whole(), help="Runs at once. [default: one for each core; 1 with a GPU]")
-@click.option("--out", type=click.Path(path_type=Path), help="A new folder. [default: runs/compare-DATA-ARCHITECTURE]")
-@click.option("--resume", is_flag=True, help="Go on with the comparison in --out, or add to it.")
-def compare(config: str | None, jobs: int | None, out: Path | None, *, resume: bool, **parameters: Any) -> None:  # noqa: ANN401
+@gridded("compare", COMPARED, _EXAMPLES)
+def compare(**parameters: Any) -> None:  # noqa: ANN401 (click's)
     """Set a structured ensemble beside its rivals, at equal bytes.
 
     Every METHOD is trained for every number of MEMBERS, every BUDGET and every seed, on the same images, split, epochs
@@ -57,65 +40,27 @@ def compare(config: str | None, jobs: int | None, out: Path | None, *, resume: b
     pip install 'structured-ensembles[compare]'.
     """
     from structured_ensembles.cli import configuration
-
-    file = configuration.read(config, COMPARED) if config else {}
-    values = configuration.merged(file, configuration.given(parameters, COMPARED), COMPARED)
-    grid = (
-        extended("compare", out, values, COMPARED, configuration.comparison)
-        if resume
-        else configuration.comparison(values)
-    )
-    folder = out or Path("runs") / f"compare-{default_name(grid.plan)}"
-    _work(grid, folder, at_once(jobs), resume=resume)
-
-
-def _work(grid: Grid, folder: Path, jobs: int, *, resume: bool) -> None:
-    from structured_ensembles.cli import configuration
-    from structured_ensembles.cli.folder import CONFIGURATIONS, check_new, reserved
+    from structured_ensembles.cli.folder import check_new
     from structured_ensembles.cli.printing import note, say
     from structured_ensembles.cli.session import describe
-    from structured_ensembles.data import sources as datasets
     from structured_ensembles.experiments import run
-    from structured_ensembles.experiments.comparison.grid import cells
-    from structured_ensembles.experiments.grids import claim
-    from structured_ensembles.files.whole import write_whole
+    from structured_ensembles.experiments.comparison.grid import work
+    from structured_ensembles.experiments.comparison.tables import console
+    from structured_ensembles.experiments.comparison.writing import write_tables
 
+    grid = asked("compare", COMPARED, configuration.comparison, parameters)
+    folder = parameters["out"] or folder_for([grid.plan.data], grid.plan.architecture, verb="compare")
+    jobs, resume = at_once(parameters["jobs"]), parameters["resume"]
     if not resume:
         check_new(folder, "compare")
-    images = datasets.load(grid.plan.data, image_size=grid.plan.image_size)
+    asked_for = work(grid)
+    images = asked_for.load()
     note(images.notices)
     run.network(grid.plan, images)
     say(describe(images))
-    say(plan_of(grid.methods, "method", "methods", len(cells(grid)), jobs, folder))
-    with kept(folder, "compare"):
-        if resume:
-            claim(folder, images)
-            write_whole(folder / CONFIGURATIONS["compare"], configuration.text(grid))
-            _finish(grid, images, folder, jobs)
-        else:
-            with reserved(folder, configuration.text(grid), "compare"):
-                _finish(grid, images, folder, jobs)
-
-
-def _finish(grid: Grid, images: Any, folder: Path, jobs: int) -> None:  # noqa: ANN401 (data.ImageData, not imported here)
-    from structured_ensembles.experiments.comparison.grid import work
-    from structured_ensembles.experiments.comparison.writing import write_tables
-
-    results = work(grid).carry_out(images, folder, jobs)
-    write_tables(grid, images, results, folder)
-    _report(results, folder)
-    tell_failure([result.error for result in results], "compare", folder)
-
-
-def _report(results: Sequence[Result], folder: Path) -> None:
-    from rich.console import Console
-
-    from structured_ensembles.cli.printing import head, line, say
-    from structured_ensembles.experiments.comparison.tables import console
-
-    say()
-    console(results, Console(highlight=False))
-    head(f"In {folder}")
-    for name, what in _FILES:
-        if (folder / name.split(",")[0]).exists():  # no pictures if there was nothing to draw
-            line(f"  {name:<28}{what}")
+    say(plan_of(grid.methods, "method", "methods", len(asked_for.cells), jobs, folder))
+    with opened("compare", grid, folder, [images], resume=resume):
+        results = asked_for.carry_out(images, folder, jobs)
+        write_tables(grid, images, results, folder)
+        show(results, console, folder, _FILES)
+        tell_failure([result.error for result in results], "compare", folder)

@@ -2,24 +2,16 @@
 
 from __future__ import annotations
 
-import re
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import click
-
-from structured_ensembles.cli.grids import at_once, extended, kept, plan_of, tell_failure
-from structured_ensembles.cli.kinds import Whole
-from structured_ensembles.cli.options import STREAMED, Sectioned, declared
-from structured_ensembles.cli.verb import plugin_option
+from structured_ensembles.cli.grids import asked, at_once, gridded, opened, plan_of, show, tell_failure
+from structured_ensembles.cli.options import STREAMED
+from structured_ensembles.cli.verb import folder_for
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from structured_ensembles.continual.learner.tasks import Task
-    from structured_ensembles.continual.results.records import StreamRun
-    from structured_ensembles.data.sources import ImageData
-    from structured_ensembles.options.plans import StreamGrid, StreamPlan
 
 _EXAMPLES = """
 structens continual                                             all strategies, ten digits as five tasks of two
@@ -43,16 +35,8 @@ _FILES = (
 )
 
 
-@click.command(cls=Sectioned, options=STREAMED, examples=_EXAMPLES)
-@declared(*STREAMED.values())
-@plugin_option
-@click.option("--config", metavar="FILE.yaml", help="Read options from a file, one `name: value` a line.")
-@click.option("--jobs", type=Whole(), help="Runs at once. [default: one for each core; 1 with a GPU]")
-@click.option(
-    "--out", type=click.Path(path_type=Path), help="A new folder. [default: runs/continual-DATA-ARCHITECTURE]"
-)
-@click.option("--resume", is_flag=True, help="Go on with the comparison in --out, or add to it.")
-def continual(config: str | None, jobs: int | None, out: Path | None, *, resume: bool, **parameters: Any) -> None:  # noqa: ANN401
+@gridded("continual", STREAMED, _EXAMPLES)
+def continual(**parameters: Any) -> None:  # noqa: ANN401 (click's)
     """Learn one task after the other in one network, and measure what is forgotten.
 
     Images become a STREAM of tasks. Every STRATEGY learns it from the first task to the last, with every seed: after
@@ -64,49 +48,37 @@ def continual(config: str | None, jobs: int | None, out: Path | None, *, resume:
     (which forget less), and packnet, supsup, piggyback, wsn, hat and batch_ensemble (masks or factors of one network).
     """
     from structured_ensembles.cli import configuration
-
-    file = configuration.read(config, STREAMED) if config else {}
-    values = configuration.merged(file, configuration.given(parameters, STREAMED), STREAMED)
-    grid = (
-        extended("continual", out, values, STREAMED, configuration.streams) if resume else configuration.streams(values)
-    )
-    _work(grid, out or Path("runs") / f"continual-{_name(grid.plan)}", at_once(jobs), resume=resume)
-
-
-def _name(plan: StreamPlan) -> str:
-    """Of the default folder: of the data's files or folders, and of the architecture."""
-    paths = [Path(source).expanduser() for source in plan.sources or (plan.data,)]
-    names = [path.stem or path.resolve().stem for path in paths]
-    kind = [] if plan.sources or plan.kind == "split" else [str(plan.kind)]
-    return re.sub(r"[^\w.-]+", "-", "-".join([*names, *kind, plan.architecture]))
-
-
-def _work(grid: StreamGrid, folder: Path, jobs: int, *, resume: bool) -> None:
-    from structured_ensembles.cli import configuration
-    from structured_ensembles.cli.folder import CONFIGURATIONS, check_new, reserved
-    from structured_ensembles.cli.printing import note, say
+    from structured_ensembles.cli.folder import check_new
+    from structured_ensembles.cli.printing import head, line, note, quoted, say
+    from structured_ensembles.continual.results.tables import console, notices
     from structured_ensembles.experiments import streams
-    from structured_ensembles.experiments.grids import claim
-    from structured_ensembles.files.whole import write_whole
 
+    grid = asked("continual", STREAMED, configuration.streams, parameters)
+    plan = grid.plan
+    kind = [] if plan.sources or plan.kind == "split" else [str(plan.kind)]
+    default = folder_for(plan.sources or [plan.data], *kind, plan.architecture, verb="continual")
+    folder = parameters["out"] or default
+    jobs, resume = at_once(parameters["jobs"]), parameters["resume"]
     if not resume:
         check_new(folder, "continual")
-    sources = streams.load(grid.plan)
+    asked_for = streams.work(grid)
+    sources = asked_for.load()
     for images in sources:
         note(images.notices)
-    tasks = streams.stream(grid.plan, sources, grid.seeds[0])
-    streams.network(grid.plan, tasks[0])
+    tasks = streams.stream(plan, sources, grid.seeds[0])
+    streams.network(plan, tasks[0])
     _introduce(tasks)
-    say(plan_of(grid.strategies, "strategy", "strategies", len(streams.cells(grid)), jobs, folder))
-    text = configuration.text(grid)
-    with kept(folder, "continual"):
-        if resume:
-            claim(folder, *sources)
-            write_whole(folder / CONFIGURATIONS["continual"], text)
-            _finish(grid, sources, folder, jobs)
-        else:
-            with reserved(folder, text, "continual"):
-                _finish(grid, sources, folder, jobs)
+    say(plan_of(grid.strategies, "strategy", "strategies", len(asked_for.cells), jobs, folder))
+    with opened("continual", grid, folder, sources, resume=resume):
+        runs = asked_for.carry_out(sources, folder, jobs)
+        streams.write_tables(runs, folder)
+        streams.write_pictures(runs, folder)
+        names = ", ".join(images.name for images in sources)
+        streams.write_page(runs, folder, names, configuration.common(grid))
+        show(runs, console, folder, _FILES, notices(runs))
+        head("Next")
+        line(f"  structens continual --resume --seeds 5 --out {quoted(folder)}")
+        tell_failure([one.error for one in runs], "continual", folder)
 
 
 def _introduce(tasks: Sequence[Task]) -> None:
@@ -117,33 +89,3 @@ def _introduce(tasks: Sequence[Task]) -> None:
     images = {len(task.train) for task in tasks}
     count = f"{min(images):,}" if len(images) == 1 else f"{min(images):,} to {max(images):,}"
     say(f"{len(tasks)} tasks of {count} training images each: {'; '.join(shown)}.")
-
-
-def _finish(grid: StreamGrid, sources: Sequence[ImageData], folder: Path, jobs: int) -> None:
-    from structured_ensembles.cli import configuration
-    from structured_ensembles.experiments import streams
-
-    runs = streams.work(grid).carry_out(sources, folder, jobs)
-    streams.write_tables(runs, folder)
-    streams.write_pictures(runs, folder)
-    names = ", ".join(images.name for images in sources)
-    streams.write_page(runs, folder, names, configuration.common(grid))
-    _report(runs, folder)
-    tell_failure([one.error for one in runs], "continual", folder)
-
-
-def _report(runs: Sequence[StreamRun], folder: Path) -> None:
-    from rich.console import Console
-
-    from structured_ensembles.cli.printing import head, line, note, quoted, say
-    from structured_ensembles.continual.results.tables import console, notices
-
-    say()
-    console(runs, Console(highlight=False))
-    note(notices(runs))
-    head(f"In {folder}")
-    for name, what in _FILES:
-        if (folder / name.split(",")[0]).exists():  # no pictures if there was nothing to draw
-            line(f"  {name:<28}{what}")
-    head("Next")
-    line(f"  structens continual --resume --seeds 5 --out {quoted(folder)}")

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from structured_ensembles.cli.options import FITTED, Sectioned, declared
-from structured_ensembles.cli.verb import plugin_option
+from structured_ensembles.cli.verb import folder_for, plugin_option
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -54,18 +53,11 @@ def fit(config: str | None, out: Path | None, *, resume: bool, **parameters: Any
     file = configuration.read(config) if config else {}
     values = configuration.merged(file, line)
     plan = configuration.plan(values)
-    folder = out or Path("runs") / default_name(plan)
+    folder = out or folder_for([plan.data], plan.architecture)
     if resume:
         _resume(folder, values)
     else:
         _start(folder, plan)
-
-
-def default_name(plan: Plan) -> str:
-    """Of the default folder: of the data's file or folder, and of the architecture."""
-    source = Path(plan.data).expanduser()
-    data = source.stem or source.resolve().stem
-    return re.sub(r"[^\w.-]+", "-", f"{data}-{plan.architecture}")
 
 
 def _start(folder: Path, plan: Plan) -> None:

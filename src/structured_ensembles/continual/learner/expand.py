@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -27,6 +26,8 @@ from structured_ensembles.seeding import seeded
 from structured_ensembles.types import Cut, Group, Side
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
     from structured_ensembles.channels.surgery import Site
     from structured_ensembles.options.streams import ContinualSettings
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 import copy
 import operator
 import shutil
-from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -47,6 +46,8 @@ from structured_ensembles.seeding import derived_seed, seeded
 from structured_ensembles.training.loop import train as train_network
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from structured_ensembles.continual.learner.attempt import Attempt
     from structured_ensembles.continual.learner.backbones import Backbone
     from structured_ensembles.continual.learner.inference import Inferred

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import copy
 import hashlib
-from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NamedTuple, cast
 
@@ -24,6 +23,8 @@ from structured_ensembles.networks import modules
 from structured_ensembles.types import Group, Side
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+
     from structured_ensembles.continual.learner.memory import Served
     from structured_ensembles.continual.learner.ownership import Owners
     from structured_ensembles.continual.learner.profile import Profile

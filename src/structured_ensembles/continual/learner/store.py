@@ -11,11 +11,9 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from safetensors import SafetensorError
@@ -35,6 +33,10 @@ from structured_ensembles.files.whole import write_whole_bytes
 from structured_ensembles.networks import NetworkSpec
 from structured_ensembles.options.choices import Norms, Score
 from structured_ensembles.options.streams import ContinualSettings, from_json
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+    from pathlib import Path
 
 VERSION = 1
 

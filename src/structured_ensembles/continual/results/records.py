@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import io
 import math
-from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from typing import TYPE_CHECKING, Any
 
@@ -20,7 +19,7 @@ from structured_ensembles.evaluation.statistics import spread
 from structured_ensembles.files.plain import object_of, require
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Mapping, Sequence
 
     from structured_ensembles.evaluation.statistics import Spread
 

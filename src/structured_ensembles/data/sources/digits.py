@@ -11,7 +11,7 @@ _TEST_SHARE = 0.25
 _SEED = 0
 
 
-def load_digits() -> ImageData:
+def load_digits(_: object = None) -> ImageData:
     """1,797 grey images of 8x8 pixels, a fixed quarter of each class for testing (Alpaydin and Kaynak, 1998)."""
     from sklearn import datasets
 

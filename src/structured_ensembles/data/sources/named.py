@@ -6,6 +6,7 @@ import http.client
 import importlib
 import tarfile
 import zlib
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,9 +18,6 @@ from structured_ensembles.errors import DataError
 
 if TYPE_CHECKING:
     from types import ModuleType
-
-NAMES = {name.lower(): name for name in ("CIFAR10", "CIFAR100", "SVHN", "MNIST", "FashionMNIST")}
-"""By what a user may write, the name of torchvision's class."""
 
 # What torchvision raises when a download breaks off or a file is not what it should be.
 _FAILED = (
@@ -39,13 +37,13 @@ def cache_folder() -> Path:
     return Path.home() / ".cache" / "structured_ensembles"
 
 
-def load_named(name: str, root: Path | None = None) -> ImageData:
-    """One of ``NAMES``, downloaded when ``root`` does not hold it yet.
+def load_named(title: str, root: Path | None = None) -> ImageData:
+    """A set by the name of torchvision's class, downloaded when ``root`` does not hold it yet.
 
     Raises:
         DataError: torchvision is not installed, or the set can be neither found nor downloaded.
     """
-    title, folder = NAMES[name], root or cache_folder()
+    folder = root or cache_folder()
     datasets = _torchvision_datasets(title)
     try:
         train, classes = _part(datasets, title, folder, "train")
@@ -75,3 +73,9 @@ def _part(datasets: ModuleType, title: str, folder: Path, part: str) -> tuple[Sp
     images, _ = to_images(title, np.asarray(dataset.data))
     labels = to_labels(title, np.asarray(dataset.labels if street_view else dataset.targets))
     return Split(images, labels), tuple(map(str, range(10) if street_view else dataset.classes))
+
+
+cifar10, cifar100, svhn, mnist, fashionmnist = (
+    partial(load_named, title) for title in ("CIFAR10", "CIFAR100", "SVHN", "MNIST", "FashionMNIST")
+)
+"""Each set, called with the folder where it is kept."""

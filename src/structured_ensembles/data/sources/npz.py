@@ -55,7 +55,7 @@ _BROKEN = (
 )
 
 
-def load_npz(path: Path) -> ImageData:
+def load_npz(path: Path, _: int | None = None) -> ImageData:
     """Images of an ``.npz`` file with x_train, y_train, x_test and y_test.
 
     Raises:

@@ -10,13 +10,10 @@ from pathlib import Path
 import torch
 
 from structured_ensembles.data.sources.checks import check_data
-from structured_ensembles.data.sources.digits import load_digits
-from structured_ensembles.data.sources.folder import load_folder
-from structured_ensembles.data.sources.named import NAMES, load_named
-from structured_ensembles.data.sources.npz import load_npz
 from structured_ensembles.data.sources.records import ImageData, Split
 from structured_ensembles.data.sources.resizing import resize
 from structured_ensembles.errors import DataError, SettingsError, StructensError, unknown
+from structured_ensembles.options.catalogue import FORMATS, SOURCES
 
 
 def load(source: str, *, image_size: int | None = None, root: str | None = None) -> ImageData:
@@ -44,19 +41,22 @@ def load(source: str, *, image_size: int | None = None, root: str | None = None)
 
 
 def _read(source: str, image_size: int | None, root: Path | None) -> ImageData:
-    name = source.lower()
-    if name == "digits":
-        return load_digits()
-    if name in NAMES:
-        return load_named(name, root)
+    if (name := named(source)) is not None:
+        known: ImageData = SOURCES[name](root)
+        return known
     path = existing(source)
     if path is None:
         raise _nowhere(source)
-    if path.is_dir():
-        return load_folder(path, image_size)
-    if path.suffix.lower() == ".npz":
-        return load_npz(path)
-    raise DataError(f"{path} is neither a folder nor an .npz file: unpack archives and name the folder")
+    kind = "folder" if path.is_dir() else path.suffix.lower()
+    if kind not in FORMATS:
+        raise DataError(f"{path} is neither a folder nor an .npz file: unpack archives and name the folder")
+    found: ImageData = FORMATS[kind](path, image_size)
+    return found
+
+
+def named(source: str) -> str | None:
+    """The name of a set that is meant, in any case of letters."""
+    return next((name for name in SOURCES if name.lower() == source.lower()), None)
 
 
 def existing(source: str) -> Path | None:
@@ -70,7 +70,7 @@ def existing(source: str) -> Path | None:
 
 def _nowhere(source: str) -> StructensError:
     if not (Path(source).suffix or source.startswith(("~", ".")) or os.sep in source or "/" in source):
-        return unknown("data source or path", source, ["digits", *NAMES])
+        return unknown("data source or path", source, SOURCES)
     return DataError(f"the data path {source} does not exist{_neighbour(source)}")
 
 

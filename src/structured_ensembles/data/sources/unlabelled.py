@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
@@ -12,15 +11,15 @@ from torch import Tensor
 from structured_ensembles.data.sources.checks import check_memory
 from structured_ensembles.data.sources.files import SUFFIXES, decode, look
 from structured_ensembles.data.sources.folder import TEST_NAMES, TRAIN_NAMES
-from structured_ensembles.data.sources.named import NAMES
 from structured_ensembles.data.sources.reading import read_images
 from structured_ensembles.data.sources.resizing import resize, with_channels
-from structured_ensembles.data.sources.source import existing, load
+from structured_ensembles.data.sources.source import existing, load, named
 from structured_ensembles.errors import DataError, SettingsError
 from structured_ensembles.progress import track
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from pathlib import Path
 
 
 @dataclass(frozen=True, eq=False)
@@ -57,7 +56,7 @@ def load_unlabelled(
     """
     if limit is not None and limit < 1:
         raise SettingsError(f"limit {limit}: read 1 image or more, or None for all")
-    path = None if source.lower() in {"digits", *NAMES} else existing(source)
+    path = None if named(source) else existing(source)
     if path is None:  # a name; or nothing at all, which the loader explains best
         return _test_images(source, input_shape, limit, root)
     if path.is_dir():

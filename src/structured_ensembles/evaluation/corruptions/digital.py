@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -11,6 +10,8 @@ from PIL import Image
 from scipy import ndimage
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
     from structured_ensembles.evaluation.corruptions.draws import Generators, Pixels
 
 _RED = np.array([0, 1, 1], dtype=np.float32)[:, None, None]

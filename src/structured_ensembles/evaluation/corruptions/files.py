@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import tokenize
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
@@ -15,6 +14,8 @@ from structured_ensembles.errors import DataError
 from structured_ensembles.evaluation.corruptions.kinds import SEVERITIES
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from torch import Tensor
 
 Array: TypeAlias = npt.NDArray[Any]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
@@ -17,6 +16,8 @@ from structured_ensembles.evaluation.report.page import environment
 from structured_ensembles.files.whole import write_whole
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
     from structured_ensembles.continual.results.curves import Results
 
 _HERE = Path(__file__).parent
