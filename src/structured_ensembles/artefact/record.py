@@ -6,14 +6,15 @@ import json
 import math
 import re
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from structured_ensembles.errors import ArtefactError, StructensError
-from structured_ensembles.files.plain import object_of, parsed, require
+from structured_ensembles.files import plain
+from structured_ensembles.files.plain import LARGEST, compact, require
 from structured_ensembles.implicit import Form
 from structured_ensembles.networks import NetworkSpec
 from structured_ensembles.options.choices import Combine
@@ -29,10 +30,7 @@ SUMMARY_BYTES = 2048
 """Room that every file reserves for its summary, so that its size is known before training."""
 
 _KEYS = ("method", "members", "classes", "input_shape", "combine", "network", "form", "groups", "channels")
-_LARGEST = 2**31 - 1
-"""Of any width, offset or number of members."""
 _LARGEST_INPUT, _MOST_DIMENSIONS = 2**28, 8
-_LONGEST_NAME = 1000
 
 
 @dataclass(frozen=True, eq=False)
@@ -72,7 +70,7 @@ class Record:
         return self.members if self.form is None else 1
 
     def __post_init__(self) -> None:
-        require(1 <= self.members <= _LARGEST, f"an ensemble has at least 1 member, not {self.members}.")
+        require(1 <= self.members <= LARGEST, f"an ensemble has at least 1 member, not {self.members}.")
         require(len(self.classes) > 0, "an ensemble has at least one class.")
         require(
             _is_shape(self.input_shape),
@@ -121,7 +119,7 @@ def _sorted_within(index: Tensor, channels: int) -> bool:
 def summary_text(summary: Mapping[str, JSON]) -> str:
     """The summary as JSON, with as many spaces as fill its room once the header has escaped it."""
     try:
-        text = json.dumps(summary, allow_nan=False, separators=(",", ":"))
+        text = compact(summary)
         same = json.loads(text) == summary
     except (TypeError, ValueError, RecursionError) as error:
         raise ArtefactError(f"the summary is not JSON ({error}): use finite numbers, text, lists and dicts.") from error
@@ -153,7 +151,7 @@ def encode(record: Record) -> str:
             for kept in record.channels
         ],
     }
-    return json.dumps(value, allow_nan=False, separators=(",", ":"))
+    return compact(value)
 
 
 def _mask(index: Tensor, channels: int) -> str:
@@ -165,9 +163,9 @@ def _mask(index: Tensor, channels: int) -> str:
 
 def decode(record: object, summary: object) -> Record:
     """Read what `encode` and `summary_text` gave; nothing about it is trusted."""
-    value = object_of("the record", parsed(_string("the record", record)), _KEYS)
-    groups = tuple(_group(entry) for entry in _items("groups", value["groups"]))
-    parsed_summary = parsed(_string("the summary", summary))
+    value = plain.object_of("the record", plain.parsed(plain.string("the record", record)), _KEYS)
+    groups = tuple(_group(entry) for entry in plain.items("groups", value["groups"]))
+    parsed_summary = plain.parsed(plain.string("the summary", summary))
     require(isinstance(parsed_summary, dict), "the summary must be a JSON object.")
     try:
         network = None if value["network"] is None else NetworkSpec.from_json(value["network"])
@@ -175,74 +173,46 @@ def decode(record: object, summary: object) -> Record:
     except StructensError as error:
         raise ArtefactError(str(error)) from error
     return Record(
-        method=_text("method", value["method"]),
-        members=_integer("members", value["members"]),
-        classes=tuple(_text("a class", name) for name in _items("classes", value["classes"])),
-        input_shape=tuple(_integer("a side of input_shape", side) for side in _items("shape", value["input_shape"])),
-        combine=Combine(_one_of("combine", value["combine"], list(Combine))),
+        method=plain.text("method", value["method"]),
+        members=plain.integer("members", value["members"]),
+        classes=tuple(plain.text("a class", name) for name in plain.items("classes", value["classes"])),
+        input_shape=tuple(
+            plain.integer("a side of input_shape", side) for side in plain.items("shape", value["input_shape"])
+        ),
+        combine=Combine(plain.one_of("combine", value["combine"], list(Combine))),
         network=network,
         form=form,
         groups=groups,
-        channels=tuple(_kept(entry, groups) for entry in _items("channels", value["channels"])),
+        channels=tuple(_kept(entry, groups) for entry in plain.items("channels", value["channels"])),
         summary=parsed_summary,
     )
 
 
 def _group(value: object) -> Group:
-    name, channels, cuts = _items("a group", value, 3)
-    read = tuple(_cut(entry) for entry in _items("cuts", cuts))
-    return Group(_text("a group's name", name), _integer("a group's channels", channels), read, private=False)
+    name, channels, cuts = plain.items("a group", value, 3)
+    read = tuple(_cut(entry) for entry in plain.items("cuts", cuts))
+    return Group(plain.text("a group's name", name), plain.integer("a group's channels", channels), read, private=False)
 
 
 def _cut(value: object) -> Cut:
-    module, side, offset, repeat = _items("a cut", value, 4)
+    module, side, offset, repeat = plain.items("a cut", value, 4)
     return Cut(
-        _text("a cut's layer", module),
-        Side(_one_of("a cut's side", side, list(Side))),
-        _integer("a cut's offset", offset, low=0),
-        _integer("a cut's repeat", repeat),
+        plain.text("a cut's layer", module),
+        Side(plain.one_of("a cut's side", side, list(Side))),
+        plain.integer("a cut's offset", offset, low=0),
+        plain.integer("a cut's repeat", repeat),
     )
 
 
 def _kept(value: object, groups: Sequence[Group]) -> dict[str, Tensor]:
-    masks = _items("a member's kept channels", value, len(groups))
+    masks = plain.items("a member's kept channels", value, len(groups))
     pairs = zip(groups, masks, strict=True)
     return {group.name: _unmask(mask, group) for group, mask in pairs if mask is not None}
 
 
 def _unmask(value: object, group: Group) -> Tensor:
-    text = _string("kept channels", value)
+    text = plain.string("kept channels", value)
     right = len(text) == 2 * math.ceil(group.channels / 8) and re.fullmatch("[0-9a-f]*", text)
     require(bool(right), f"the kept channels of group {group.name!r} are not a mask of {group.channels} bits.")
     # Bits beyond the last channel become indices that Record refuses.
     return torch.from_numpy(np.flatnonzero(np.unpackbits(np.frombuffer(bytes.fromhex(text), np.uint8)))).long()
-
-
-def _items(what: str, value: object, count: int | None = None) -> list[Any]:
-    if not isinstance(value, list) or count not in (None, len(value)):
-        raise ArtefactError(f"{what} must be a list{'' if count is None else f' of {count}'}.")
-    return value
-
-
-def _text(what: str, value: object) -> str:
-    """A string that can be shown."""
-    text = _string(what, value)
-    require(len(text) <= _LONGEST_NAME, f"{what} must have at most {_LONGEST_NAME} characters, not {len(text)}.")
-    return text
-
-
-def _string(what: str, value: object) -> str:
-    if not isinstance(value, str):
-        raise ArtefactError(f"{what} must be a text, not a {type(value).__name__}.")
-    return value
-
-
-def _one_of(what: str, value: object, known: Sequence[str]) -> str:
-    require(value in known, f"{what} must be one of {', '.join(known)}.")
-    return _string(what, value)
-
-
-def _integer(what: str, value: object, low: int = 1) -> int:
-    if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= _LARGEST:
-        raise ArtefactError(f"{what} must be a whole number from {low} to {_LARGEST}.")
-    return value

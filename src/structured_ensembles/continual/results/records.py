@@ -16,7 +16,7 @@ from structured_ensembles.continual.streams.protocol import Step, StreamResult
 from structured_ensembles.continual.streams.untold import Untold
 from structured_ensembles.errors import ArtefactError, DataError
 from structured_ensembles.evaluation.statistics import spread
-from structured_ensembles.files.plain import object_of, require
+from structured_ensembles.files.plain import fields_of, is_a, object_of, require
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -116,14 +116,14 @@ def from_json(value: object) -> StreamRun:
         ArtefactError: Something is missing, unknown or of another type.
     """
     run = object_of("a run", value, ("cell", "error", "steps", "owners", "notices", "proved", "untold"))
-    cell = StreamCell(**object_of("a run's cell", run["cell"], [part.name for part in fields(StreamCell)]))
-    require(isinstance(cell.strategy, str) and type(cell.seed) is int, f"{cell} is no cell.")
+    cell = StreamCell(**fields_of("a run's cell", run["cell"], StreamCell))
+    require(is_a(cell.strategy, str) and is_a(cell.seed, int), f"{cell} is no cell.")
     error, steps, owners = run["error"], run["steps"], run["owners"]
-    require(error is None or isinstance(error, str), f"a run's error must be text or null, not {error!r}.")
+    require(is_a(error, str | None), f"a run's error must be text or null, not {error!r}.")
     require((steps is None) is (error is not None), "a run must have either an error or steps.")
-    require(type(run["proved"]) is bool, f"a run's proved must be true or false, not {run['proved']!r}.")
-    require(_is_texts(run["notices"]), "a run's notices must be a list of texts.")
-    require(owners is None or _is_owners(owners), "a run's owners must be lists of integers by layer.")
+    require(is_a(run["proved"], bool), f"a run's proved must be true or false, not {run['proved']!r}.")
+    require(is_a(run["notices"], list[str]), "a run's notices must be a list of texts.")
+    require(is_a(owners, dict[str, list[int]] | None), "a run's owners must be lists of integers by layer.")
     result = None if steps is None else StreamResult(cell.strategy, cell.seed, _steps(steps))
     return StreamRun(cell, error, result, owners, tuple(run["notices"]), run["proved"], _untold(run["untold"]))
 
@@ -131,9 +131,9 @@ def from_json(value: object) -> StreamRun:
 def _untold(value: object) -> Untold | None:
     if value is None:
         return None
-    found = object_of("a run's untold", value, [part.name for part in fields(Untold)])
-    require(type(found["nbytes"]) is int, f"untold.nbytes must be an integer, not {found['nbytes']!r}.")
-    require(all(type(one) in {int, float} for one in found.values()), f"a run's untold must be numbers, not {found}.")
+    found = fields_of("a run's untold", value, Untold)
+    require(is_a(found["nbytes"], int), f"untold.nbytes must be an integer, not {found['nbytes']!r}.")
+    require(is_a(found, dict[str, float]), f"a run's untold must be numbers, not {found}.")
     return Untold(**found)
 
 
@@ -144,15 +144,16 @@ def _steps(value: object) -> tuple[Step, ...]:
 
 
 def _step(value: object, count: int) -> Step:
-    step = object_of("a step", value, [part.name for part in fields(Step)])
-    memory = object_of("a step's memory", step["memory"], PARTS)
+    step = fields_of("a step", value, Step)
+    memory = fields_of("a step's memory", step["memory"], Memory)
     accuracies, capacity = step["accuracies"], step["capacity"]
-    require(isinstance(step["task"], str), f"a step's task must be text, not {step['task']!r}.")
-    require(_is_numbers(accuracies) and len(accuracies) == count, f"a step's accuracies must be {count} numbers.")
-    require(_is_numbers([step["seconds"]]), f"a step's seconds must be a number, not {step['seconds']!r}.")
+    require(is_a(step["task"], str), f"a step's task must be text, not {step['task']!r}.")
+    right = is_a(accuracies, list[float | None]) and len(accuracies) == count
+    require(right, f"a step's accuracies must be {count} numbers.")
+    require(is_a(step["seconds"], float | None), f"a step's seconds must be a number, not {step['seconds']!r}.")
     sizes = [step["marginal_bytes"], *memory.values()]
-    require(all(type(size) is int for size in sizes), f"bytes must be integers, not {sizes}.")
-    require(capacity is None or _is_shares(capacity), "a step's capacity must be null, or numbers by layer.")
+    require(is_a(sizes, list[int]), f"bytes must be integers, not {sizes}.")
+    require(is_a(capacity, dict[str, float] | None), "a step's capacity must be null, or numbers by layer.")
     return Step(
         task=step["task"],
         seconds=_or_nan(step["seconds"]),
@@ -165,23 +166,6 @@ def _step(value: object, count: int) -> Step:
 
 def _or_nan(value: float | None) -> float:
     return math.nan if value is None else float(value)
-
-
-def _is_numbers(value: object) -> bool:
-    return isinstance(value, list) and all(one is None or type(one) in {int, float} for one in value)
-
-
-def _is_shares(value: object) -> bool:
-    return isinstance(value, dict) and _is_numbers(list(value.values())) and None not in value.values()
-
-
-def _is_texts(value: object) -> bool:
-    return isinstance(value, list) and all(isinstance(one, str) for one in value)
-
-
-def _is_owners(value: object) -> bool:
-    many = value.values() if isinstance(value, dict) else [None]
-    return all(isinstance(owner, list) and all(type(task) is int for task in owner) for owner in many)
 
 
 def values(run: StreamRun, runs: Sequence[StreamRun]) -> dict[str, float]:

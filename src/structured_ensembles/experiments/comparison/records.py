@@ -9,14 +9,13 @@ import csv
 import io
 import math
 import re
-import sys
 from dataclasses import asdict, dataclass, field, fields
 from statistics import fmean, stdev
 from typing import TYPE_CHECKING
 
 from structured_ensembles.errors import ArtefactError, DataError, SettingsError
 from structured_ensembles.evaluation.statistics import CONFIDENCE, Spread, spread
-from structured_ensembles.files.plain import object_of, require
+from structured_ensembles.files.plain import fields_of, is_a, object_of, require
 from structured_ensembles.options.budget import Budget
 
 if TYPE_CHECKING:
@@ -86,7 +85,7 @@ class Result:
     machine: str = ""
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "values", {name: value for name, value in self.values.items() if _finite(value)})
+        object.__setattr__(self, "values", {name: value for name, value in self.values.items() if is_a(value, float)})
 
     @property
     def seconds(self) -> float | None:
@@ -155,13 +154,13 @@ def from_json(value: object) -> Result:
         ArtefactError: Something is missing, unknown, of another type, or not finite.
     """
     run = object_of("a run", value, ("cell", "error", "values", "machine"))
-    cell = object_of("a run's cell", run["cell"], [part.name for part in fields(Cell)])
+    cell = fields_of("a run's cell", run["cell"], Cell)
     error, values = run["error"], run["values"]
-    require(error is None or isinstance(error, str), f"a run's error must be text or null, not {error!r}.")
+    require(is_a(error, str | None), f"a run's error must be text or null, not {error!r}.")
     require(isinstance(values, dict), f"a run's values must be a JSON object, not {values!r}.")
-    odd = [name for name, number in values.items() if not (isinstance(name, str) and _finite(number))]
+    odd = [name for name, number in values.items() if not (is_a(name, str) and is_a(number, float))]
     require(not odd, f"a run's values must be finite numbers: {', '.join(map(repr, odd))} is not.")
-    require(isinstance(run["machine"], str), f"a run's machine must be text, not {run['machine']!r}.")
+    require(is_a(run["machine"], str), f"a run's machine must be text, not {run['machine']!r}.")
     return Result(_cell(**cell), error, values, run["machine"])
 
 
@@ -183,11 +182,6 @@ def _readable(budget: str) -> bool:
     except SettingsError:
         return False
     return True
-
-
-def _finite(value: object) -> bool:
-    # an integer may be too large to become a float at all, so the limit is compared, not converted
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) <= sys.float_info.max
 
 
 def tidy_csv(results: Sequence[Result], common: Mapping[str, object] | None = None) -> str:
