@@ -9,9 +9,7 @@ size must be known before there is anything to write, and its bytes must not dep
 from __future__ import annotations
 
 import hashlib
-import json
 import math
-import os
 import re
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
@@ -23,7 +21,9 @@ from torch import Tensor
 from structured_ensembles.artefact.record import JSON, SUMMARY_BYTES, Record, decode, encode, summary_text
 from structured_ensembles.artefact.restoring import restore
 from structured_ensembles.errors import ArtefactError
-from structured_ensembles.files.plain import object_of, parsed, require
+from structured_ensembles.files.plain import compact, require
+from structured_ensembles.files.sealed import LENGTH, metadata, reading, start, writing
+from structured_ensembles.files.whole import whole
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -45,11 +45,11 @@ _DTYPES = {
     "BOOL": torch.bool,
 }
 _NAMES = {dtype: name for name, dtype in _DTYPES.items()}
-_VERSION = re.compile(rb'\{"__metadata__":\{"structured_ensembles":"(\d{1,9})"')
+_KEYS = ("structured_ensembles", "sha256", "record", "summary")
+_VERSION = re.compile(re.escape(start(_KEYS[0])) + rb'"(\d{1,9})"')
 """How the header of every format begins, this one and later ones."""
-_START = f'{{"__metadata__":{{"structured_ensembles":"{FORMAT}","sha256":"'.encode()
-_LENGTH = 8
-_DIGEST = slice(_LENGTH + len(_START), _LENGTH + len(_START) + 64)
+_START = start(_KEYS[0]) + f'"{FORMAT}","sha256":"'.encode()
+_DIGEST = slice(LENGTH + len(_START), LENGTH + len(_START) + 64)
 _NO_DIGEST = "0" * 64
 _MOST_DIMENSIONS = 16
 
@@ -110,13 +110,10 @@ def write(path: Path, members: Sequence[Mapping[str, Tensor]], record: Record) -
     decode(encode(record), summary_text(record.summary))  # what would not be read back is not written
     parts = [_raw(members[member][name]) for member, name in _places(table)]
     sealed = header[: _DIGEST.start] + _digest(header, *parts) + header[_DIGEST.stop :]
-    try:
-        _write_whole(Path(path), sealed, parts)
-    except OSError as error:
-        raise ArtefactError(
-            f"{path} cannot be written ({error.strerror or error}): check that its folder exists, that you may write "
-            "there and that there is space."
-        ) from error
+    with writing(path, "its folder exists, that you may write there and that there is space"):
+        require(not Path(path).exists(), f"{path} exists already: choose another name, or move it away first.")
+        with whole(Path(path)) as partial, partial.open("wb") as file:
+            file.writelines([sealed, *parts])
 
 
 def _places(members: Sequence[Mapping[str, TensorSpec]]) -> list[tuple[int, str]]:
@@ -131,39 +128,22 @@ def _header(members: Sequence[Mapping[str, TensorSpec]], record: Record) -> byte
         len(members) == record.networks, f"{len(members)} members were given, and the record has {record.networks}."
     )
     require(all(members), "a member without any tensor cannot be stored.")
-    metadata = {"structured_ensembles": str(FORMAT), "sha256": _NO_DIGEST}
-    metadata |= {"record": encode(record), "summary": summary_text(record.summary)}
-    table: dict[str, object] = {"__metadata__": metadata}
+    values = (str(FORMAT), _NO_DIGEST, encode(record), summary_text(record.summary))
+    table: dict[str, object] = {"__metadata__": dict(zip(_KEYS, values, strict=True))}
     end = 0
     for member, name in _places(members):
         spec = members[member][name]
         start, end = end, end + spec.size
         entry = {"dtype": _NAMES[spec.dtype], "shape": list(spec.shape), "data_offsets": [start, end]}
         table[f"{member}.{name}"] = entry
-    text = json.dumps(table, separators=(",", ":")).encode()
-    text += b" " * (-len(text) % _LENGTH)
-    return len(text).to_bytes(_LENGTH, "little") + text
+    text = compact(table).encode()
+    text += b" " * (-len(text) % LENGTH)
+    return len(text).to_bytes(LENGTH, "little") + text
 
 
 def _raw(tensor: Tensor) -> memoryview:
     flat = tensor.detach().cpu().contiguous().reshape(-1)
     return flat.view(torch.uint8).numpy().data
-
-
-def _write_whole(path: Path, header: bytes, parts: Sequence[memoryview]) -> None:
-    """Write beside ``path``, then rename: a reader or a crash never meets half a file."""
-    require(not path.exists(), f"{path} exists already: choose another name, or move it away first.")
-    partial = path.with_name(f".{path.name}.partial")
-    try:
-        with partial.open("wb") as file:
-            file.write(header)
-            for part in parts:
-                file.write(part)
-            file.flush()
-            os.fsync(file.fileno())
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
 
 
 # --- reading --------------------------------------------------------------------------------------------------------
@@ -179,56 +159,42 @@ def read(path: Path) -> tuple[Record, tuple[dict[str, Tensor], ...]]:
         ArtefactError: There is no such file, or it is not an artefact, damaged, cut short or of a newer format.
     """
     path = Path(path)
-    try:
-        return _read_whole(path)
-    except OSError as error:
-        raise ArtefactError(f"{path} cannot be read ({error.strerror or error}): check its permissions.") from error
-    except ArtefactError as error:
-        raise ArtefactError(f"{path}: {error}") from error
+    with reading(path):
+        require(not path.is_dir(), "is a folder: name the artefact in it.")
+        require(path.is_file(), "is not a regular file: name an artefact.")
+        with path.open("rb") as file:
+            _recognise(file.read(_DIGEST.stop))
+            file.seek(0)
+            content = file.read()
+        _verify(content)
+        said = metadata(content, _KEYS)
+        record = decode(said["record"], said["summary"])
+        return record, _members(content, record.networks)
 
 
-def _read_whole(path: Path) -> tuple[Record, tuple[dict[str, Tensor], ...]]:
-    require(path.exists(), "there is no such file: check the path.")
-    require(not path.is_dir(), "is a folder: name the artefact in it.")
-    require(path.is_file(), "is not a regular file: name an artefact.")
-    with path.open("rb") as file:
-        _recognise(file.read(_DIGEST.stop))
-        file.seek(0)
-        content = file.read()
-    _verify(content)
-    size = int.from_bytes(content[:_LENGTH], "little")
-    header = parsed(content[_LENGTH : _LENGTH + size])
-    require(isinstance(header, dict) and "__metadata__" in header, "its header has no metadata.")
-    metadata = object_of(
-        "its metadata", header["__metadata__"], ("structured_ensembles", "sha256", "record", "summary")
-    )
-    record = decode(metadata["record"], metadata["summary"])
-    return record, _members(content, record.networks)
-
-
-def _recognise(start: bytes) -> None:
+def _recognise(begin: bytes) -> None:
     """Say what a file is that does not begin as an artefact of this format does."""
-    version = _VERSION.match(start, _LENGTH)
+    version = _VERSION.match(begin, LENGTH)
     if version and int(version[1]) > FORMAT:
         raise ArtefactError(
             f"has format {int(version[1])}, and this version of structured-ensembles reads up to {FORMAT}: update it "
             "(pip install -U structured-ensembles). If the file is older than the package, it is damaged."
         )
-    if start[_LENGTH : _DIGEST.start] == _START:
+    if begin[LENGTH : _DIGEST.start] == _START:
         return
-    raise ArtefactError(f"{_kind(start)}. Artefacts are the files that `save` and `structens fit` write.")
+    raise ArtefactError(f"{_kind(begin)}. Artefacts are the files that `save` and `structens fit` write.")
 
 
-def _kind(start: bytes) -> str:
-    if not start:
+def _kind(begin: bytes) -> str:
+    if not begin:
         return "is empty"
-    if start[_LENGTH : _LENGTH + 1] == b"{":
+    if begin[LENGTH : LENGTH + 1] == b"{":
         return "is a safetensors file, but not an artefact of this library, or damaged in its first bytes"
-    if start.startswith(b"PK"):
+    if begin.startswith(b"PK"):
         return (
             "is a zip archive, as torch.save and numpy.savez write them; it could hold pickled code and is not opened"
         )
-    if re.match(rb"\x80[\x02-\x05]", start):
+    if re.match(rb"\x80[\x02-\x05]", begin):
         return "is a pickle, as older versions of torch.save write them; loading it could run its code, so it is not"
     return "is not an artefact"
 

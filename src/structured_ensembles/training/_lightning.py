@@ -34,6 +34,7 @@ from structured_ensembles.data.augmentation import augment
 from structured_ensembles.data.batches import loader, set_epoch
 from structured_ensembles.data.labels import sized
 from structured_ensembles.errors import ArtefactError, SettingsError
+from structured_ensembles.files.whole import whole
 from structured_ensembles.networks import modules
 from structured_ensembles.options.choices import Log, Optimiser, Schedule
 from structured_ensembles.seeding import derived_seed, deterministic
@@ -299,9 +300,8 @@ def _write(trainer: Trainer, row: Mapping[str, float]) -> None:
 
 def _save(trainer: Trainer, path: Path) -> None:
     # Lightning writes in the folder for temporary files and moves, which on another file system is a copy: not atomic.
-    unfinished = path.with_suffix(".part")
-    trainer.save_checkpoint(unfinished)
-    unfinished.replace(path)
+    with whole(path) as partial:
+        trainer.save_checkpoint(partial)
 
 
 def _identity(job: Job) -> dict[str, str]:

@@ -290,7 +290,7 @@ def test_a_task_that_cannot_be_saved_is_not_learned(tmp_path, monkeypatch, task)
     looped(taught, range(task))
     before = taught.state, taught.notices
     with monkeypatch.context() as patch:
-        patch.setattr(store, "write_whole_bytes", lambda *_: (_ for _ in ()).throw(OSError("no space left")))
+        patch.setattr(store, "write_whole", lambda *_: (_ for _ in ()).throw(OSError("no space left")))
         with pytest.raises(ArtefactError, match="no space left"):
             taught.learn(examples(task))
     assert (taught.state, taught.notices) == before

@@ -9,7 +9,6 @@ Groups of channels are not stored: they are found again in a fresh backbone, as 
 from __future__ import annotations
 
 import hashlib
-import json
 import re
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
@@ -28,8 +27,9 @@ from structured_ensembles.continual.learner.heads import TaskNetwork, make_head
 from structured_ensembles.continual.learner.profile import Profile
 from structured_ensembles.continual.learner.state import State, TaskRecord, answers, widths_of
 from structured_ensembles.errors import ArtefactError, SettingsError, StructensError
-from structured_ensembles.files.plain import object_of, parsed, require
-from structured_ensembles.files.whole import write_whole_bytes
+from structured_ensembles.files.plain import compact, object_of, parsed, require
+from structured_ensembles.files.sealed import LENGTH, metadata, reading, start, writing
+from structured_ensembles.files.whole import write_whole
 from structured_ensembles.networks import NetworkSpec
 from structured_ensembles.options.choices import Norms, Score
 from structured_ensembles.options.streams import ContinualSettings, from_json
@@ -44,8 +44,6 @@ STREAM = "stream.safetensors"
 """What the file is called in the directory of a learner."""
 
 _KEY = "structured_ensembles_stream"
-_START = f'{{"__metadata__":{{"{_KEY}":'.encode()
-_LENGTH = 8
 _VERSION = re.compile(r'\{"version":(\d{1,9}),')
 """How the text of every version begins, this one and later ones."""
 _RECORD = ("seed", "settings", "network", "widths", "notices", "tasks")
@@ -111,15 +109,10 @@ def write(
     }
     # Clones: what two modules of a backbone share would be refused.
     tensors = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in _tensors(state).items()}
-    text = _text({"version": VERSION, "sha256": _digest(record, tensors), "record": record})
-    try:
+    text = compact({"version": VERSION, "sha256": _digest(record, tensors), "record": record})
+    with writing(path, "you may write there and that there is space"):
         require(not path.exists() or _is_stream(path), f"{path} is something else than a stream: choose another name.")
-        write_whole_bytes(path, safetensors.save(tensors, {_KEY: text}))
-    except OSError as error:
-        raise ArtefactError(
-            f"{path} cannot be written ({error.strerror or error}): check that you may write there and that there is "
-            "space."
-        ) from error
+        write_whole(path, safetensors.save(tensors, {_KEY: text}))
 
 
 def _task_record(state: State, task: int) -> dict[str, Any]:
@@ -150,22 +143,18 @@ def _tensors(state: State) -> dict[str, Tensor]:
 _PROFILE = ("means", "precision", "usual")
 
 
-def _text(value: object) -> str:
-    return json.dumps(value, allow_nan=False, separators=(",", ":"))
-
-
 def _digest(record: object, tensors: Mapping[str, Tensor]) -> str:
-    digest = hashlib.sha256(_text(record).encode())
+    digest = hashlib.sha256(compact(record).encode())
     for name in sorted(tensors):
         tensor = tensors[name]
-        digest.update(_text([name, str(tensor.dtype), list(tensor.shape)]).encode())
+        digest.update(compact([name, str(tensor.dtype), list(tensor.shape)]).encode())
         digest.update(tensor.contiguous().flatten().view(torch.uint8).numpy().data)
     return digest.hexdigest()
 
 
 def _is_stream(path: Path) -> bool:
     with path.open("rb") as file:
-        return file.read(_LENGTH + len(_START))[_LENGTH:] == _START
+        return file.read(LENGTH + len(start(_KEY)))[LENGTH:] == start(_KEY)
 
 
 # --- reading --------------------------------------------------------------------------------------------------------
@@ -177,15 +166,10 @@ def read(path: Path) -> File:
     Raises:
         ArtefactError: There is no such file, or it is no stream, damaged, cut short or of a newer version.
     """
-    try:
-        require(path.exists(), "there is no such file: check the path.")
+    with reading(path):
         require(path.is_file(), "is not a regular file: name a stream.")
         require(_is_stream(path), "is not a stream of tasks, or damaged: those are what ContinualLearner.save writes.")
         return _read(path.read_bytes())
-    except OSError as error:
-        raise ArtefactError(f"{path} cannot be read ({error.strerror or error}): check its permissions.") from error
-    except ArtefactError as error:
-        raise ArtefactError(f"{path}: {error}") from error
 
 
 def check_unchanged(path: Path | None, tasks: Sequence[TaskRecord]) -> None:
@@ -206,10 +190,7 @@ def check_unchanged(path: Path | None, tasks: Sequence[TaskRecord]) -> None:
 
 
 def _read(content: bytes) -> File:
-    size = int.from_bytes(content[:_LENGTH], "little")
-    header = parsed(content[_LENGTH : _LENGTH + size])
-    metadata = object_of("its metadata", header["__metadata__"], (_KEY,))
-    text = str(metadata[_KEY])
+    text = str(metadata(content, (_KEY,))[_KEY])
     version = _VERSION.match(text)
     require(
         version is None or int(version[1]) <= VERSION,

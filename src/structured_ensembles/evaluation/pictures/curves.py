@@ -5,8 +5,6 @@ Drawn without pyplot: no global state, safe in threads and without a display.
 
 from __future__ import annotations
 
-import os
-import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,6 +13,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
 from structured_ensembles.errors import DataError
+from structured_ensembles.files.whole import whole
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -109,14 +108,7 @@ def label_axes(axes: Axes, title: str, x: str, y: str) -> None:
 
 
 def save_whole(figure: Figure, path: Path) -> None:
-    """Write beside the goal, then rename: a reader never sees half a picture."""
-    descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
-    os.close(descriptor)
-    temporary = Path(name)
-    try:
-        FigureCanvasAgg(figure)
-        figure.savefig(temporary, dpi=_DPI, format="png")
-        temporary.chmod(0o644)  # mkstemp's files are the owner's alone
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    """Write a PNG file; a reader never sees half a picture."""
+    FigureCanvasAgg(figure)
+    with whole(path) as partial:
+        figure.savefig(partial, dpi=_DPI, format="png")
