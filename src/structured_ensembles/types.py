@@ -7,17 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
+from typing import TypeAlias
 
 import torch
 from torch import Tensor, nn
 
 from structured_ensembles.options.choices import Choice, Placement
-
-if TYPE_CHECKING:
-    from pathlib import Path
-
-    from typing_extensions import Self
 
 Architecture: TypeAlias = Callable[[], nn.Module]
 """A factory of freshly initialised networks: a module class without arguments, or any function."""
@@ -124,26 +119,3 @@ class Prediction:
     def classes(self) -> Tensor:
         """(B,), the most probable class, int64."""
         return self.probabilities.argmax(dim=-1)
-
-
-class Method(Protocol):
-    """Anything that is fitted to labelled examples and then predicts with its uncertainty.
-
-    ``size`` has the attributes parameters, bytes (of the file that ``save`` writes) and flops (for one input).
-    """
-
-    def fit(self, train: Any, held_out: Any = None, *, seed: int = 0) -> Self:  # noqa: ANN401 (batches.Source)
-        """Learn from labelled examples; ``held_out`` chooses the best epoch."""
-        ...
-
-    def predict(self, inputs: Tensor) -> Prediction:
-        """Answer B inputs."""
-        ...
-
-    def size(self) -> Any:  # noqa: ANN401 (a record of three numbers)
-        """What it costs."""
-        ...
-
-    def save(self, path: str | Path) -> None:
-        """Write it to one file."""
-        ...

@@ -8,7 +8,12 @@ from hypothesis import strategies as st
 from structured_ensembles.errors import DataError
 from structured_ensembles.options.choices import Combine
 from structured_ensembles.prediction.calibrating import GAMMAS, calibrate, choose_abstention
-from structured_ensembles.prediction.uncertainty import predict_from_logits, rejection_report, rejection_threshold
+from structured_ensembles.prediction.uncertainty import (
+    predict_from_logits,
+    quartiles,
+    rejection_report,
+    threshold_above,
+)
 
 
 def entropies_and_answers(seed: int, wrong: float) -> tuple[torch.Tensor, torch.Tensor]:
@@ -30,7 +35,7 @@ def test_no_gamma_of_the_grid_separates_better(seed, wrong):
         lost = [e > threshold for e, right in zip(entropies.tolist(), correct.tolist(), strict=True) if right]
         return sum(caught) / max(len(caught), 1) - sum(lost) / len(lost)
 
-    thresholds = {gamma: rejection_threshold(entropies[correct], gamma) for gamma in GAMMAS}
+    thresholds = {gamma: threshold_above(quartiles(entropies[correct]), gamma) for gamma in GAMMAS}
     assert chosen.threshold == pytest.approx(thresholds[chosen.gamma])
     best = max(gain(threshold) for threshold in thresholds.values())
     assert gain(chosen.threshold) == pytest.approx(best)
@@ -70,7 +75,7 @@ def test_what_a_file_remembers_is_what_was_chosen():
 
     prediction = predict_from_logits(logits)
     right = prediction.predictive_entropy[prediction.classes == labels]
-    threshold = rejection_threshold(right, remembered["rejection_gamma"])
+    threshold = threshold_above(quartiles(right), remembered["rejection_gamma"])
     assert remembered["rejection_threshold"] == pytest.approx(threshold, abs=1e-5)
     assert remembered["correct_entropy_quartiles"] == pytest.approx(
         [float(right.quantile(0.25)), float(right.quantile(0.75))], abs=1e-5

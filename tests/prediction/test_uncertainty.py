@@ -15,8 +15,9 @@ from structured_ensembles.prediction.uncertainty import (
     entropy,
     pairwise_kl,
     predict_from_logits,
+    quartiles,
     rejection_report,
-    rejection_threshold,
+    threshold_above,
     variation_ratio,
 )
 
@@ -210,27 +211,19 @@ def test_votes_that_make_no_sense_are_refused():
 
 def test_threshold_is_the_quartiles_rule():
     entropies = torch.tensor([0.0, 1.0, 2.0, 3.0, 4.0])
-    assert rejection_threshold(entropies) == pytest.approx(3 + 1.5 * (3 - 1))
-    assert rejection_threshold(entropies, gamma=0) == pytest.approx(3)
+    assert threshold_above(quartiles(entropies), 1.5) == pytest.approx(3 + 1.5 * (3 - 1))
+    assert threshold_above(quartiles(entropies), 0) == pytest.approx(3)
 
 
-def test_threshold_without_a_correct_answer_rejects_nothing():
-    threshold = rejection_threshold(torch.empty(0))
-    assert threshold == math.inf
-    report = rejection_report(torch.tensor([1.0, 2.0]), torch.tensor([False, False]), threshold)
+def test_infinity_rejects_nothing():
+    report = rejection_report(torch.tensor([1.0, 2.0]), torch.tensor([False, False]), math.inf)
     assert (report.rejected_share, report.accuracy_of_kept) == (0, 0)
     assert math.isnan(report.wrong_share_of_rejected)
 
 
-@pytest.mark.parametrize("gamma", [-0.1, math.inf, math.nan])
-def test_gamma_outside_its_limits_is_refused(gamma):
-    with pytest.raises(SettingsError, match=rf"gamma {gamma}.*from 0 up"):
-        rejection_threshold(torch.ones(3), gamma)
-
-
 def test_broken_entropies_are_refused():
     with pytest.raises(DataError, match="1 of 2 entropies are NaN or infinite"):
-        rejection_threshold(torch.tensor([0.1, math.nan]))
+        quartiles(torch.tensor([0.1, math.nan]))
     with pytest.raises(DataError, match="1 of 2 entropies are NaN or infinite"):
         rejection_report(torch.tensor([0.1, math.inf]), torch.tensor([True, True]), 0.5)
 

@@ -15,10 +15,6 @@ from torch.func import functional_call
 from structured_ensembles.seeding import seeded
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
-
-    from torch import nn
-
     from structured_ensembles.types import Architecture
 
 

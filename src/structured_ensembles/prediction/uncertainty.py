@@ -149,32 +149,8 @@ class Rejection:
     accuracy_of_kept: float
 
 
-def rejection_threshold(entropies_of_correct: Tensor, gamma: float = 1.5) -> float:
-    """The predictive entropy above which to abstain: q3 + gamma (q3 - q1).
-
-    Args:
-        entropies_of_correct: (N,), predictive entropies of held-out examples that were predicted correctly, in nats.
-        gamma: How many interquartile ranges above the upper quartile are still trusted; at least 0.
-
-    Returns:
-        The threshold in nats; infinity (reject nothing) if no example was predicted correctly, for then nothing is
-        known about what a right answer looks like, and a finished training must not end in an error.
-
-    Raises:
-        SettingsError: ``gamma`` is negative or not finite.
-        DataError: An entropy is NaN or infinite.
-    """
-    if not 0 <= gamma < math.inf:
-        raise SettingsError(
-            f"gamma {gamma}: it counts interquartile ranges, pass a finite number from 0 up, such as 1.5"
-        )
-    if entropies_of_correct.numel() == 0:
-        return math.inf
-    return threshold_above(quartiles(entropies_of_correct), gamma)
-
-
 def threshold_above(quartiles: tuple[float, float], gamma: float) -> float:
-    """q3 + gamma (q3 - q1)."""
+    """The predictive entropy above which to abstain: q3 + gamma (q3 - q1) of right answers, in nats."""
     q1, q3 = quartiles
     return q3 + gamma * (q3 - q1)
 
@@ -199,7 +175,7 @@ def rejection_report(entropies: Tensor, correct: Tensor, threshold: float) -> Re
     Args:
         entropies: (N,), predictive entropies, in nats.
         correct: (N,), bool, whether each example was predicted correctly.
-        threshold: In nats, from ``rejection_threshold``.
+        threshold: In nats, from `threshold_above`, or infinity.
 
     Raises:
         DataError: The two differ in shape, are empty, ``correct`` is not boolean, or an entropy is not finite.

@@ -26,7 +26,7 @@ from structured_ensembles.evaluation.blocks.selective import (
 )
 from structured_ensembles.options.choices import Combine
 from structured_ensembles.prediction.calibrating import GAMMAS
-from structured_ensembles.prediction.uncertainty import rejection_report, rejection_threshold
+from structured_ensembles.prediction.uncertainty import quartiles, rejection_report, threshold_above
 
 if TYPE_CHECKING:
     from types import ModuleType
@@ -192,7 +192,7 @@ def test_rejection_by_the_published_gammas():
     rows = reject_by_gamma(entropies, correct, (q1, q3))
     assert [row.gamma for row in rows] == list(GAMMAS)
     for row in rows:
-        threshold = rejection_threshold(entropies[correct], row.gamma)
+        threshold = threshold_above(quartiles(entropies[correct]), row.gamma)
         assert row.threshold == pytest.approx(threshold)
         rejection = dataclasses.asdict(rejection_report(entropies, correct, row.threshold))
         assert dataclasses.asdict(row) == pytest.approx(

@@ -12,7 +12,6 @@ from torch import Tensor, nn
 
 from structured_ensembles.errors import NetworkError, first_line
 from structured_ensembles.networks import NetworkSpec, build, modules
-from structured_ensembles.networks.half_vgg import half_vgg11
 
 Backbone: TypeAlias = NetworkSpec | Callable[[], nn.Module] | nn.Module
 """What makes a backbone: a name and its arguments, a factory (a class will do), or one network."""
@@ -48,15 +47,6 @@ def backbone(spec: NetworkSpec) -> nn.Module:
         )
     network.set_submodule(name, nn.Identity())
     return network
-
-
-def published_half_vgg11(input_shape: tuple[int, int, int]) -> nn.Module:
-    """The published backbone: the convolutions of `half_vgg11` and maps (B, 256, 7, 7), copies of the last ones.
-
-    The published head reads all 12,544 of these numbers; a linear head takes their mean.
-    """
-    convolutions = list(half_vgg11(input_shape, 2).children())[:-3]
-    return nn.Sequential(*convolutions, nn.AdaptiveAvgPool2d(7))
 
 
 def features_of(network: nn.Module, example: Tensor) -> tuple[int, ...]:

@@ -90,7 +90,7 @@ def selective(
 
     Args:
         answers: With labels.
-        threshold: In nats, from held-out data (`uncertainty.rejection_threshold`); infinity rejects nothing.
+        threshold: In nats, from held-out data (`calibrating.choose_abstention`); infinity rejects nothing.
         gamma: What the threshold was made with.
         quartiles: q1 and q3 of the predictive entropies of held-out examples that were predicted correctly.
 
