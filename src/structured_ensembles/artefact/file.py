@@ -22,7 +22,7 @@ from structured_ensembles.artefact.record import JSON, SUMMARY_BYTES, Record, de
 from structured_ensembles.artefact.restoring import restore
 from structured_ensembles.errors import ArtefactError
 from structured_ensembles.files.plain import compact, require
-from structured_ensembles.files.sealed import LENGTH, metadata, reading, start, writing
+from structured_ensembles.files.sealed import LENGTH, beginning, metadata, reading, writing
 from structured_ensembles.files.whole import whole
 
 if TYPE_CHECKING:
@@ -46,9 +46,9 @@ _DTYPES = {
 }
 _NAMES = {dtype: name for name, dtype in _DTYPES.items()}
 _KEYS = ("structured_ensembles", "sha256", "record", "summary")
-_VERSION = re.compile(re.escape(start(_KEYS[0])) + rb'"(\d{1,9})"')
+_VERSION = re.compile(re.escape(beginning(_KEYS[0])) + rb'"(\d{1,9})"')
 """How the header of every format begins, this one and later ones."""
-_START = start(_KEYS[0]) + f'"{FORMAT}","sha256":"'.encode()
+_START = beginning(_KEYS[0]) + f'"{FORMAT}","sha256":"'.encode()
 _DIGEST = slice(LENGTH + len(_START), LENGTH + len(_START) + 64)
 _NO_DIGEST = "0" * 64
 _MOST_DIMENSIONS = 16
@@ -172,29 +172,29 @@ def read(path: Path) -> tuple[Record, tuple[dict[str, Tensor], ...]]:
         return record, _members(content, record.networks)
 
 
-def _recognise(begin: bytes) -> None:
-    """Say what a file is that does not begin as an artefact of this format does."""
-    version = _VERSION.match(begin, LENGTH)
+def _recognise(start: bytes) -> None:
+    """Say what a file is that does not start as an artefact of this format does."""
+    version = _VERSION.match(start, LENGTH)
     if version and int(version[1]) > FORMAT:
         raise ArtefactError(
             f"has format {int(version[1])}, and this version of structured-ensembles reads up to {FORMAT}: update it "
             "(pip install -U structured-ensembles). If the file is older than the package, it is damaged."
         )
-    if begin[LENGTH : _DIGEST.start] == _START:
+    if start[LENGTH : _DIGEST.start] == _START:
         return
-    raise ArtefactError(f"{_kind(begin)}. Artefacts are the files that `save` and `structens fit` write.")
+    raise ArtefactError(f"{_kind(start)}. Artefacts are the files that `save` and `structens fit` write.")
 
 
-def _kind(begin: bytes) -> str:
-    if not begin:
+def _kind(start: bytes) -> str:
+    if not start:
         return "is empty"
-    if begin[LENGTH : LENGTH + 1] == b"{":
+    if start[LENGTH : LENGTH + 1] == b"{":
         return "is a safetensors file, but not an artefact of this library, or damaged in its first bytes"
-    if begin.startswith(b"PK"):
+    if start.startswith(b"PK"):
         return (
             "is a zip archive, as torch.save and numpy.savez write them; it could hold pickled code and is not opened"
         )
-    if re.match(rb"\x80[\x02-\x05]", begin):
+    if re.match(rb"\x80[\x02-\x05]", start):
         return "is a pickle, as older versions of torch.save write them; loading it could run its code, so it is not"
     return "is not an artefact"
 

@@ -19,7 +19,7 @@ LENGTH = 8
 """Bytes before the header."""
 
 
-def start(key: str) -> bytes:
+def beginning(key: str) -> bytes:
     """How the header of a file begins whose metadata begin with this key."""
     return f'{{"__metadata__":{{"{key}":'.encode()
 

@@ -27,8 +27,8 @@ from structured_ensembles.continual.learner.heads import TaskNetwork, make_head
 from structured_ensembles.continual.learner.profile import Profile
 from structured_ensembles.continual.learner.state import State, TaskRecord, answers, widths_of
 from structured_ensembles.errors import ArtefactError, SettingsError, StructensError
-from structured_ensembles.files.plain import compact, object_of, parsed, require
-from structured_ensembles.files.sealed import LENGTH, metadata, reading, start, writing
+from structured_ensembles.files.plain import compact, is_a, object_of, parsed, require
+from structured_ensembles.files.sealed import LENGTH, beginning, metadata, reading, writing
 from structured_ensembles.files.whole import write_whole
 from structured_ensembles.networks import NetworkSpec
 from structured_ensembles.options.choices import Norms, Score
@@ -154,7 +154,7 @@ def _digest(record: object, tensors: Mapping[str, Tensor]) -> str:
 
 def _is_stream(path: Path) -> bool:
     with path.open("rb") as file:
-        return file.read(LENGTH + len(start(_KEY)))[LENGTH:] == start(_KEY)
+        return file.read(LENGTH + len(beginning(_KEY)))[LENGTH:] == beginning(_KEY)
 
 
 # --- reading --------------------------------------------------------------------------------------------------------
@@ -344,8 +344,8 @@ def _grown(state: State, widths: Any, most: Mapping[str, int], settings: Continu
     present = widths_of(state.groups)
     if widths == present:
         return state
-    fits = isinstance(widths, dict) and widths.keys() == present.keys()
-    fits = fits and all(type(width) is int and present[name] <= width <= most[name] for name, width in widths.items())
+    fits = is_a(widths, dict[str, int]) and widths.keys() == present.keys()
+    fits = fits and all(present[name] <= width <= most[name] for name, width in widths.items())
     require(fits and bool(state.heads), f"{who} other widths than the groups of channels can have had.")
     return widened(state, widths, settings.cross_block, 0)
 
