@@ -173,7 +173,7 @@ def read(path: Path) -> tuple[Record, tuple[dict[str, Tensor], ...]]:
 
 
 def _recognise(start: bytes) -> None:
-    """Say what a file is that does not start as an artefact of this format does."""
+    """Say what a file is that does not begin as an artefact of this format does."""
     version = _VERSION.match(start, LENGTH)
     if version and int(version[1]) > FORMAT:
         raise ArtefactError(

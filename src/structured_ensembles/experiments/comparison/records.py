@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass, field, fields
 from statistics import fmean, stdev
 from typing import TYPE_CHECKING
 
-from structured_ensembles.errors import ArtefactError, DataError, SettingsError
+from structured_ensembles.errors import DataError, SettingsError
 from structured_ensembles.evaluation.statistics import CONFIDENCE, Spread, spread
 from structured_ensembles.files.plain import fields_of, is_a, object_of, require
 from structured_ensembles.options.budget import Budget
@@ -154,26 +154,24 @@ def from_json(value: object) -> Result:
         ArtefactError: Something is missing, unknown, of another type, or not finite.
     """
     run = object_of("a run", value, ("cell", "error", "values", "machine"))
-    cell = fields_of("a run's cell", run["cell"], Cell)
+    cell = Cell(**fields_of("a run's cell", run["cell"], Cell))
+    _check(cell)
     error, values = run["error"], run["values"]
     require(is_a(error, str | None), f"a run's error must be text or null, not {error!r}.")
     require(isinstance(values, dict), f"a run's values must be a JSON object, not {values!r}.")
     odd = [name for name, number in values.items() if not (is_a(name, str) and is_a(number, float))]
     require(not odd, f"a run's values must be finite numbers: {', '.join(map(repr, odd))} is not.")
     require(is_a(run["machine"], str), f"a run's machine must be text, not {run['machine']!r}.")
-    return Result(_cell(**cell), error, values, run["machine"])
+    return Result(cell, error, values, run["machine"])
 
 
-def _cell(method: object, members: object, budget: object, seed: object) -> Cell:
-    if not isinstance(method, str) or not method:
-        raise ArtefactError(f"a run's method must be a name, not {method!r}.")
-    if not isinstance(budget, str) or not _readable(budget):
-        raise ArtefactError(f"a run's budget must be empty or as 1x, 0.5x params or 2MB are, not {budget!r}.")
-    if type(members) is not int or members < 1:
-        raise ArtefactError(f"a run's members must be 1 or more, not {members!r}.")
-    if type(seed) is not int:
-        raise ArtefactError(f"a run's seed must be an integer, not {seed!r}.")
-    return Cell(method, members, budget, seed)
+def _check(cell: Cell) -> None:
+    """Refuse a cell that a file says, and nobody has checked."""
+    require(is_a(cell.method, str) and cell.method != "", f"a run's method must be a name, not {cell.method!r}.")
+    sized = is_a(cell.budget, str) and _readable(cell.budget)
+    require(sized, f"a run's budget must be empty or as 1x, 0.5x params or 2MB are, not {cell.budget!r}.")
+    require(is_a(cell.members, int) and cell.members >= 1, f"a run's members must be 1 or more, not {cell.members!r}.")
+    require(is_a(cell.seed, int), f"a run's seed must be an integer, not {cell.seed!r}.")
 
 
 def _readable(budget: str) -> bool:
