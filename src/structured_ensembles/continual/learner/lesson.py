@@ -61,8 +61,9 @@ def read(train: Source, name: str | None, classes: Classes, known: Sequence[Task
     # Transforms may draw at random: the same data are to give the same inputs each time.
     with seeded(0):
         lesson = _read(train, name or f"task {len(known)}", classes, known)
+    fingerprint = lesson.examples.fingerprint  # now: a training loop of the user's own may change the data
     for task, record in enumerate(known):
-        if record.fingerprint == lesson.examples.fingerprint:
+        if record.fingerprint == fingerprint:
             raise DataError(
                 f"{lesson.name!r} has been learned already, as task {task} ({record.name}): give other examples"
             )

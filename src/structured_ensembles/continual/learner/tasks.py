@@ -299,8 +299,8 @@ def _divided(images: ImageData, held_out: float, seed: int) -> tuple[Split, Spli
 
 def _of_classes(split: Split, labels: Tensor) -> Split:
     """The images of consecutive classes, numbered from 0."""
-    chosen = torch.isin(split.labels, labels)
-    return Split(split.images[chosen], split.labels[chosen] - labels[0])
+    chosen = split.part(torch.isin(split.labels, labels))
+    return Split(chosen.images, chosen.labels - labels[0])
 
 
 def _name(classes: tuple[str, ...]) -> str:

@@ -48,6 +48,10 @@ class Split(Dataset[tuple[Tensor, int]]):
         chosen = torch.as_tensor(indices)
         return list(zip(as_float(self.images[chosen]).unbind(), self.labels[chosen].tolist(), strict=True))
 
+    def part(self, chosen: Tensor) -> Split:
+        """Those of a mask (N,), or of some numbers in their order."""
+        return Split(self.images[chosen], self.labels[chosen])
+
 
 @dataclass(frozen=True, eq=False)
 class ImageData:
@@ -116,8 +120,4 @@ def divide(split: Split, share: float, seed: int) -> tuple[Split, Split]:
             raise DataError(f"class {label} has one image only: at least 2 are needed to cut the set in two")
         taken = min(max(round(share * len(members)), 1), len(members) - 1)
         second[members[torch.randperm(len(members), generator=generator)[:taken]]] = True
-    return _where(split, ~second), _where(split, second)
-
-
-def _where(split: Split, chosen: Tensor) -> Split:
-    return Split(split.images[chosen], split.labels[chosen])
+    return split.part(~second), split.part(second)
