@@ -39,7 +39,7 @@ def untrained(folder: Path) -> tuple[Path, ImageData]:
     base = NetworkSpec("resnet20", (1, 28, 28), 10)
     brief = replace(settings(), training=replace(settings().training, epochs=1))
     ensemble = METHODS["narrow"](base, 4, settings=brief)
-    ensemble.fit(sources.as_dataset(images.train), classes=images.classes)
+    ensemble.fit(images.train, classes=images.classes)
     ensemble.save(folder / "narrow.safetensors")
     return folder / "narrow.safetensors", images
 

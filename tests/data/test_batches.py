@@ -8,9 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.utils.data import (
     BatchSampler,
-    ConcatDataset,
     DataLoader,
-    Dataset,
     IterableDataset,
     RandomSampler,
     Sampler,
@@ -21,30 +19,13 @@ from torch.utils.data import (
     default_collate,
 )
 
-from structured_ensembles.data.batches import as_dataset, check_finite, loader, repeats, set_epoch, split_held_out
-from structured_ensembles.data.labels import labels_of, sized
+from structured_ensembles.data.batches import as_dataset, loader, repeats, set_epoch
+from structured_ensembles.data.examples import Examples
+from structured_ensembles.data.labels import labels_of
 from structured_ensembles.errors import DataError, SettingsError
-from structured_ensembles.prediction.uncertainty import require_finite
 from structured_ensembles.seeding import derived_seed
 
-
-def tensors(count=10, classes=3):
-    return TensorDataset(torch.arange(count, dtype=torch.float32).unsqueeze(1), torch.arange(count) % classes)
-
-
-class Plain(Dataset):
-    """A map-style dataset that knows nothing but its items."""
-
-    def __init__(self, items):
-        self.items = items
-
-    def __len__(self):
-        return len(self.items)
-
-    def __getitem__(self, index):
-        if index >= len(self.items):
-            raise IndexError(index)
-        return self.items[index]
+from .conftest import Plain, tensors
 
 
 class Stream(IterableDataset):
@@ -128,49 +109,7 @@ def test_what_is_no_batch_is_refused(source, message):
         as_dataset(source)
 
 
-# labels_of
-
-
-def test_labels_are_the_same_by_every_way():
-    data = tensors()
-    plain = Plain([data[i] for i in range(10)])
-    expected = [i % 3 for i in range(10)]
-    assert labels_of(data).tolist() == labels_of(plain).tolist() == expected
-    assert labels_of(Subset(data, [4, 2])).tolist() == labels_of(Subset(plain, [4, 2])).tolist() == [1, 2]
-    assert labels_of(ConcatDataset([data, Subset(data, [1])])).tolist() == [*expected, 1]
-    assert labels_of(data).dtype == torch.int64
-
-
-def test_stored_labels_are_used_only_when_they_are_the_items_labels():
-    items = Plain([(torch.zeros(1), 1), (torch.zeros(1), 0)])
-    items.targets = ["cat", "dog"]
-    assert labels_of(items).tolist() == [1, 0]
-    items.targets = [0, 1]
-    items.target_transform = lambda label: 1 - label
-    assert labels_of(items).tolist() == [1, 0]
-    items.target_transform = None
-    assert labels_of(items).tolist() == [1, 0]
-
-
-def test_stored_labels_save_most_of_the_reading():
-    class Counting(Plain):
-        read = 0
-
-        def __getitem__(self, index):
-            self.read += 1
-            return super().__getitem__(index)
-
-    items = Counting([(torch.zeros(1), i % 3) for i in range(100)])
-    items.targets = [i % 3 for i in range(100)]
-    assert labels_of(items).tolist() == items.targets
-    assert items.read < 20
-
-
-def test_what_is_no_number_and_what_has_no_length_is_refused():
-    with pytest.raises(DataError, match=r"label of example 1 is 'dog': number the classes 0 ... K-1"):
-        labels_of(Plain([(torch.zeros(1), 0), (torch.zeros(1), "dog")]))
-    with pytest.raises(DataError, match="no length: give Dataset a method __len__"):
-        labels_of(Dataset())
+# loader
 
 
 def test_a_subclass_of_tensors_is_asked_for_its_items():
@@ -182,78 +121,6 @@ def test_a_subclass_of_tensors_is_asked_for_its_items():
     data = Flipped(*tensors().tensors)
     assert labels_of(data).tolist() == [2 - i % 3 for i in range(10)]
     assert seen(loader(data, 4, 0, shuffle=False))[0] == [0, -1, -2, -3]
-
-
-@pytest.mark.parametrize(
-    ("labels", "message"),
-    [
-        (torch.tensor([0.0, 1.0]), "float32.*long"),
-        (torch.tensor([True, False]), "bool"),
-        (torch.tensor([0, -1]), "-1 at example 1"),
-        (torch.eye(2, dtype=torch.int64), r"shape \(2, 2\).*argmax"),
-    ],
-)
-def test_labels_that_are_no_classes_are_refused(labels, message):
-    with pytest.raises(DataError, match=message):
-        labels_of(TensorDataset(torch.zeros(2, 1), labels))
-
-
-def test_an_empty_dataset_is_refused():
-    for data in (TensorDataset(torch.zeros(0, 1), torch.zeros(0, dtype=torch.int64)), Plain([])):
-        with pytest.raises(DataError, match="empty"):
-            labels_of(data)
-    with pytest.raises(DataError, match=r"training set is a Stream.*as_dataset"):
-        sized(Stream(), "training set")
-
-
-# split_held_out
-
-
-@given(
-    counts=st.lists(st.integers(0, 20), min_size=1, max_size=6).filter(lambda c: max(c) >= 2),
-    share=st.floats(0.01, 0.99),
-    seed=st.integers(0, 2**31),
-)
-@settings(max_examples=60)
-def test_a_split_is_a_stratified_partition(counts, share, seed):
-    labels = torch.repeat_interleave(torch.arange(len(counts)), torch.tensor(counts))
-    data = TensorDataset(labels.unsqueeze(1).float(), labels)
-    train, held_out = split_held_out(data, share, seed)
-    assert sorted([*train.indices, *held_out.indices]) == list(range(len(labels)))
-    assert len(held_out) >= 1
-    kept_back = torch.bincount(labels_of(held_out), minlength=len(counts)).tolist()
-    for count, held in zip(counts, kept_back, strict=True):
-        assert count == held == 0 or held <= count - 1
-        assert held <= share * count + 1
-        assert held >= min(int(share * count), count - 1)
-    assert len(held_out) <= max(1, round(share * len(labels)))
-
-
-def test_small_classes_give_their_share_together():
-    data = tensors(count=40, classes=10)
-    _, held_out = split_held_out(data, 0.1, 0)
-    assert len(held_out) == 4
-
-
-def test_the_seed_decides_the_split():
-    data = tensors(30)
-    assert split_held_out(data, 0.2, 1)[1].indices == split_held_out(data, 0.2, 1)[1].indices
-    assert split_held_out(data, 0.2, 1)[1].indices != split_held_out(data, 0.2, 2)[1].indices
-
-
-@pytest.mark.parametrize("share", [0.0, 1.0, -0.1, 1.5, float("nan")])
-def test_a_share_outside_its_limits_is_refused(share):
-    with pytest.raises(SettingsError, match=r"outside \(0, 1\)"):
-        split_held_out(tensors(), share, 0)
-
-
-@pytest.mark.parametrize("count", [1, 3])
-def test_too_few_examples_are_refused(count):
-    with pytest.raises(DataError, match=f"{count} examples are too few"):
-        split_held_out(tensors(count, classes=3), 0.5, 0)
-
-
-# loader
 
 
 @given(count=st.integers(1, 30), size=st.integers(1, 12), seed=st.integers(0, 9), epoch=st.integers(0, 5))
@@ -364,17 +231,6 @@ def test_loaders_that_draw_an_example_twice_are_known(options, expected):
     assert repeats(DataLoader(data, **options)) is expected
 
 
-def test_inputs_that_are_not_finite_are_named():
-    inputs = torch.zeros(4, 2, 2)
-    require_finite(inputs)
-    inputs[2, 1, 0], inputs[3, 0, 0] = torch.nan, torch.inf
-    with pytest.raises(DataError, match="2 of 4 inputs hold NaN or infinite values, the first is input 2"):
-        require_finite(inputs)
-    with pytest.raises(DataError, match="the inputs hold 1 NaN or infinite values, the first in example 1"):
-        check_finite(Subset(TensorDataset(inputs, torch.zeros(4)), [0, 3]))
-    check_finite(Subset(TensorDataset(inputs, torch.zeros(4)), [0, 1]))
-
-
 class Hundredfold(Subset):
     """A part with a transform and labels of its own, as users write it after `random_split`."""
 
@@ -406,9 +262,9 @@ def test_indices_of_a_subset_may_be_tensors() -> None:
         as_dataset(DataLoader(small(), sampler=SubsetRandomSampler(chosen))),
         Subset(Subset(small(), list(range(40))), chosen),
     ):
-        check_finite(data)
-        assert [(inputs.tolist(), labels.tolist()) for inputs, labels in loader(data, 7, 1)] == expected
-        kept, held_out = split_held_out(data, 0.2, 0)
+        examples = Examples.of(data)
+        assert [(inputs.tolist(), labels.tolist()) for inputs, labels in examples.batches(7, 1)] == expected
+        kept, held_out = examples.split(0.2, 0)
         assert len(kept) + len(held_out) == 20
 
 
@@ -438,13 +294,3 @@ def test_repetitions_are_found_in_batches_and_subsets_too() -> None:
     assert repeats(DataLoader(Subset(data, torch.tensor([0, 0, 1])), batch_size=2))
     assert not repeats(Subset(data, [0, 1]))
     assert not repeats(loader(data, 8, 0))
-
-
-def test_of_many_small_classes_chance_decides_which_are_held_out() -> None:
-    labels = torch.arange(500) % 100
-    data = TensorDataset(torch.zeros(500, 1), labels)
-    found = [{int(labels[i]) for i in split_held_out(data, 0.1, seed)[1].indices} for seed in range(3)]
-    assert [len(classes) for classes in found] == [50, 50, 50]
-    assert found[0] != found[1] != found[2]
-    assert all(max(classes) >= 90 for classes in found)
-    assert split_held_out(data, 0.1, 0)[1].indices == split_held_out(data, 0.1, 0, labels)[1].indices

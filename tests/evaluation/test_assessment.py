@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import pytest
 import torch
 
-from structured_ensembles.data.sources import ImageData, Split, Unlabelled, as_dataset
+from structured_ensembles.data.sources import ImageData, Split, Unlabelled
 from structured_ensembles.errors import SettingsError
 from structured_ensembles.evaluation import assessment, report
 from structured_ensembles.evaluation.assessment import BLOCKS, Extent, assess, evaluation, spread
@@ -38,7 +38,7 @@ def fitted(method: str, folder: Path) -> tuple[Ensemble, Path]:
     ensemble = METHODS[method](
         SPEC, **({} if method == "single" else {"members": 2}), settings=replace(settings(), training=training)
     )
-    ensemble.fit(as_dataset(IMAGES.train), classes=IMAGES.classes)
+    ensemble.fit(IMAGES.train, classes=IMAGES.classes)
     ensemble.save(folder / f"{method}.safetensors")
     return Ensemble.load(folder / f"{method}.safetensors"), folder / f"{method}.safetensors"
 

@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch.utils.data import TensorDataset
 
+from structured_ensembles.data.examples import Examples
 from structured_ensembles.methods.fitting import Fittable, Fold
 from structured_ensembles.training.loop import Trained
 
@@ -22,8 +23,8 @@ def images(shape: tuple[int, ...] = (1, 8, 8), examples: int = 40, classes: int 
 
 
 def fold(shape: tuple[int, ...] = (1, 8, 8), seed: int = 0) -> Fold:
-    data = images(shape)
-    return Fold(data, data, data.tensors[0][:2], ("a", "b", "c"), seed, None, "")
+    data = Examples.of(images(shape), "abc")
+    return Fold(data, data, seed, None)
 
 
 def untouched(network: nn.Module) -> Trained:

@@ -19,6 +19,7 @@ from torch.utils.data import TensorDataset
 
 from structured_ensembles import Ensemble, NetworkSpec, implicit, settings
 from structured_ensembles.artefact import file as artefact
+from structured_ensembles.data.examples import Examples
 from structured_ensembles.errors import ArtefactError, BudgetError, NetworkError, SettingsError
 from structured_ensembles.implicit import FORMS, Form
 from structured_ensembles.methods.batch_ensemble import BatchEnsemble
@@ -348,7 +349,7 @@ class _Answers(nn.Module):
 def test_where_losses_are_added_members_learn_as_if_they_were_alone(summed: bool) -> None:
     torch.manual_seed(0)
     together = _Answers(3, summed=summed)
-    data = TensorDataset(torch.randn(24, 4), torch.arange(24) % 3)
+    data = Examples.of(TensorDataset(torch.randn(24, 4), torch.arange(24) % 3))
     settings = TrainingSettings(epochs=1, batch_size=8)  # of one epoch, the best is the last
     trained = train(together, data, data, settings, seed=1).network
     alone = [train(network, data, data, settings, seed=1).network for network in together.networks]

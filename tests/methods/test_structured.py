@@ -13,6 +13,7 @@ from torch.utils.data import TensorDataset
 from structured_ensembles import NetworkSpec, SingleNetwork, StructuredEnsemble, settings
 from structured_ensembles.channels import topology
 from structured_ensembles.data.batches import loader
+from structured_ensembles.data.examples import Examples
 from structured_ensembles.errors import ArtefactError, BudgetError, DataError, SettingsError
 from structured_ensembles.options.budget import Budget, Unit
 from structured_ensembles.options.choices import Combine, Preset, Reduce, Scope
@@ -253,7 +254,7 @@ def test_preparation_costs_the_examples_that_are_passed(epochs, steps, ranked, c
     passed = sum(len(inputs) for inputs, _ in itertools.islice(batches, ranked))
     search = replace(FAST.search, epochs=epochs, max_steps=steps, batch_size=20)
     ensemble = structured(settings=replace(FAST, search=search, rank_batches=ranked))
-    assert ensemble.examples_passed(images(count)) == (searched, passed)
+    assert ensemble.examples_passed(Examples.of(images(count))) == (searched, passed)
 
 
 def test_one_network_cannot_be_drawn_afresh() -> None:

@@ -9,7 +9,7 @@ from torch import nn
 from torch.nn import functional
 from torch.utils.data import TensorDataset
 
-from structured_ensembles.data.batches import split_held_out
+from structured_ensembles.data.examples import Examples
 from structured_ensembles.options.training import TrainingSettings
 from structured_ensembles.progress import quiet
 
@@ -27,7 +27,7 @@ def silence():
 def sets():
     digits = load_digits()
     images = torch.tensor(digits.images / 16, dtype=torch.float32).unsqueeze(1)
-    return split_held_out(TensorDataset(images[:260], torch.tensor(digits.target[:260])), 0.3, 0)
+    return Examples.of(TensorDataset(images[:260], torch.tensor(digits.target[:260]))).split(0.3, 0)
 
 
 def network(dropout=0.2):

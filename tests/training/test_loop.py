@@ -14,7 +14,8 @@ from torch import nn
 from torch.nn import functional
 from torch.utils.data import TensorDataset
 
-from structured_ensembles.data.batches import loader, set_epoch
+from structured_ensembles.data.batches import set_epoch
+from structured_ensembles.data.examples import Examples
 from structured_ensembles.errors import DataError, NetworkError, SettingsError
 from structured_ensembles.options.choices import Augmentation, Optimiser, Schedule
 from structured_ensembles.options.training import TrainingSettings
@@ -33,7 +34,7 @@ def plain_loop(model, train_set, settings, seed):
         nesterov=settings.nesterov,
         weight_decay=settings.weight_decay,
     )
-    batches, states = loader(train_set, settings.batch_size, seed), []
+    batches, states = train_set.batches(settings.batch_size, seed), []
     schedule = torch.optim.lr_scheduler.OneCycleLR(
         optimiser, settings.learning_rate, total_steps=settings.epochs * len(batches), cycle_momentum=False
     )
@@ -85,7 +86,7 @@ def test_the_best_weights_are_not_the_last(sets):
 
 def test_the_summary_is_what_the_network_does(sets):
     trained = train(network(), *sets, short(), seed=0)
-    inputs, labels = next(iter(loader(sets[1], 1000, 0, shuffle=False)))
+    inputs, labels = next(iter(sets[1].batches(1000, 0, shuffle=False)))
     with torch.no_grad():
         logits = trained.network(inputs)
     assert not trained.network.training
@@ -232,7 +233,7 @@ def test_as_many_hits_are_the_same_accuracy_in_whatever_batch_the_miss_is():
     for missed in (0, 134):
         answers = torch.eye(2)[labels]
         answers[missed] = torch.tensor([0.0, 1.0])
-        held_out = TensorDataset(answers, labels)
+        held_out = Examples.of(TensorDataset(answers, labels))
         accuracies.add(train(Fixed(), held_out, held_out, short(epochs=1, batch_size=64), seed=0).held_out_accuracy)
     assert accuracies == {134 / 135}
 
@@ -267,14 +268,7 @@ def test_a_loss_that_explodes_is_stopped_at_once(sets, tmp_path):
 
 
 def test_impossible_arguments_are_refused_before_training(sets):
-    empty = TensorDataset(torch.zeros(0, 1), torch.zeros(0))
-    with pytest.raises(DataError, match="training set is empty"):
-        train(network(), empty, sets[1], short(), seed=0)
-    with pytest.raises(DataError, match="held-out set is empty"):
-        train(network(), sets[0], empty, short(), seed=0)
-    with pytest.raises(DataError, match="pair"):
-        train(network(), TensorDataset(torch.zeros(3, 1)), sets[1], short(), seed=0)
-    flat = TensorDataset(torch.zeros(3, 64), torch.zeros(3, dtype=torch.int64))
+    flat = Examples.of(TensorDataset(torch.zeros(3, 64), torch.zeros(3, dtype=torch.int64)))
     with pytest.raises(DataError, match=r"shape \(64,\)"):
         train(network(), flat, sets[1], short(augmentation=Augmentation.CROP), seed=0)
     with pytest.raises(NetworkError, match="no parameter"):

@@ -139,7 +139,7 @@ class StructuredModel(MultiTaskModule):  # type: ignore[misc]  # Avalanche has n
         """
         self._give_up()
         label, classes = self._check(experience), _classes(experience)
-        examples = _Examples(experience.dataset.train(), classes)
+        examples = _Numbered(experience.dataset.train(), classes)
         context = self.learner.task(examples, name=f"{_NAME}{label}", classes=list(map(str, classes)))
         self.network = context.__enter__()
         self._begun = _Begun(label, classes, context)
@@ -221,7 +221,7 @@ class StructuredPlugin(SupervisedPlugin):  # type: ignore[misc]  # Avalanche has
         _model_of(strategy).commit()
 
 
-class _Examples(Dataset["tuple[Any, int]"]):
+class _Numbered(Dataset["tuple[Any, int]"]):
     """The examples of an experience without their task labels, classes numbered from 0.
 
     Args:

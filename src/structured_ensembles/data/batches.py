@@ -1,4 +1,4 @@
-"""Data in the shape that every stage wants: one map-style dataset, a stratified split, loaders in a known order.
+"""Batches: those that users bring, as one map-style dataset, and those that stages take, in a known order.
 
 The order of a loader is a pure function of its seed and its epoch, so that a run which was killed and resumed sees
 the batches that it would have seen, and nothing here draws from the global random generator.
@@ -27,7 +27,7 @@ from torch.utils.data import (
     default_collate,
 )
 
-from structured_ensembles.data.labels import described, labels_of, sized
+from structured_ensembles.data.labels import described, sized
 from structured_ensembles.errors import DataError, SettingsError, first_line
 from structured_ensembles.seeding import derived_seed
 
@@ -119,6 +119,19 @@ def _checked_batch(batch: object) -> tuple[Tensor, Tensor]:
     return inputs, labels
 
 
+def refuse_repeats(source: Source) -> None:
+    """Refuse a source of which a split could put one example into both of its parts.
+
+    Raises:
+        DataError: One example can come out several times.
+    """
+    if repeats(source):
+        raise DataError(
+            "the loader draws examples with replacement: some would be trained on and held out at once. Give "
+            "held_out=..., or a loader without such a sampler"
+        )
+
+
 def repeats(source: Source) -> bool:
     """Whether one example can come out several times: a loader draws with replacement, or a subset names it twice.
 
@@ -151,91 +164,6 @@ def _flat(drawn: Iterable[Any]) -> Iterator[int]:
     """Indices, one by one, of a sampler of indices or of batches of them."""
     for one in drawn:
         yield from torch.as_tensor(one).flatten().tolist()
-
-
-def check_finite(dataset: Dataset[Any]) -> None:
-    """Refuse NaN and infinite inputs of a dataset of tensors; others would have to be read whole.
-
-    Raises:
-        DataError: Naming how many values, and the first example that holds one.
-    """
-    chosen: Any = slice(None)
-    if type(dataset) is Subset:
-        chosen = [int(index) for index in dataset.indices]
-        dataset = dataset.dataset
-    if type(dataset) is not TensorDataset:
-        return
-    wrong = ~torch.isfinite(dataset.tensors[0][chosen])
-    if count := int(wrong.sum()):
-        raise DataError(
-            f"the inputs hold {count} NaN or infinite values, the first in example {int(wrong.nonzero()[0, 0])}: mend "
-            "or drop those examples"
-        )
-
-
-def split_held_out(
-    dataset: Dataset[Any], share: float, seed: int, labels: Tensor | None = None
-) -> tuple[Subset[Any], Subset[Any]]:
-    """Divide a dataset into what is trained on and what is held out, class by class.
-
-    Every class keeps at least one example to train on, and at least one example is held out in all.
-
-    Args:
-        dataset: N labelled examples.
-        share: About what share of each class is held out, in (0, 1).
-        seed: Which examples those are.
-        labels: (N,), int64, of the dataset, if they are known: some datasets must be read whole for them.
-
-    Returns:
-        The training subset and the held-out one, each in the dataset's own order.
-
-    Raises:
-        SettingsError: If ``share`` is outside (0, 1), or the seed is negative.
-        DataError: If no class has two examples, or a label is no class.
-    """
-    if not 0 < share < 1:
-        raise SettingsError(f"held-out share {share} is outside (0, 1): 0.1 holds out a tenth of the training data.")
-    labels = labels_of(dataset) if labels is None else labels
-    counts = torch.bincount(labels)
-    quotas = _held_out_counts(counts, share, seed)
-    if int(quotas.sum()) == 0:
-        raise DataError(
-            f"{len(labels)} examples are too few to hold any out: at least one class needs two, "
-            "one to train on and one to hold out."
-        )
-    held_out = _place_in_class(labels, counts, seed) < quotas[labels]
-    train, kept_back = (mask.nonzero().flatten().tolist() for mask in (~held_out, held_out))
-    return Subset(dataset, train), Subset(dataset, kept_back)
-
-
-def _held_out_counts(counts: Tensor, share: float, seed: int) -> Tensor:
-    """How many of each class are held out: its share rounded down, the rest of the total where most is missing.
-
-    Where as much is missing the first class comes first; but if some class may get none at all, it is a draw: else it
-    would be the last ones under every seed.
-    """
-    wanted = counts.to(torch.float64) * share
-    limit = (counts - 1).clamp(min=0)
-    taken = torch.minimum(wanted.floor().to(torch.int64), limit)
-    missing = max(1, round(float(wanted.sum()))) - int(taken.sum())
-    order = torch.arange(len(counts))
-    if (wanted < 1).any():
-        order = torch.randperm(len(counts), generator=torch.Generator().manual_seed(derived_seed(seed, 1)))
-    neediest = order[torch.argsort((wanted - taken)[order], descending=True, stable=True)]
-    neediest = neediest[taken[neediest] < limit[neediest]]
-    taken[neediest[: max(missing, 0)]] += 1
-    return taken
-
-
-def _place_in_class(labels: Tensor, counts: Tensor, seed: int) -> Tensor:
-    """(N,), the place of each example among those of its class, in a random order."""
-    generator = torch.Generator().manual_seed(derived_seed(seed))
-    order = torch.randperm(len(labels), generator=generator)
-    order = order[torch.argsort(labels[order], stable=True)]
-    first = counts.cumsum(0) - counts
-    places = torch.empty_like(order)
-    places[order] = torch.arange(len(labels)) - first[labels[order]]
-    return places
 
 
 class EpochBatches(Sampler[list[int]]):

@@ -1,4 +1,4 @@
-"""What a map-style dataset holds: how many examples, pairs (input, label), and which labels."""
+"""What a map-style dataset holds: how many examples, pairs (input, label), finite inputs, and which labels."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _CHECKED_LABELS = 16
 """So many of the labels that a dataset stores are compared with those that it gives out."""
 
 
-def sized(dataset: Dataset[Any], name: str = "dataset") -> int:
+def sized(dataset: Dataset[Any]) -> int:
     """How many examples a map-style dataset holds.
 
     Raises:
@@ -22,15 +22,20 @@ def sized(dataset: Dataset[Any], name: str = "dataset") -> int:
     """
     if isinstance(dataset, IterableDataset) or not hasattr(dataset, "__getitem__"):
         raise DataError(
-            f"the {name} is a {type(dataset).__name__}, not a map-style dataset: pass it to as_dataset first."
+            f"the dataset is a {type(dataset).__name__}, not a map-style dataset: pass it to as_dataset first."
         )
     try:
         length = len(dataset)  # type: ignore[arg-type]  # torch leaves __len__ out of Dataset on purpose
     except TypeError as error:
-        raise DataError(f"the {name} has no length: give {type(dataset).__name__} a method __len__") from error
+        raise DataError(f"the dataset has no length: give {type(dataset).__name__} a method __len__") from error
     if length == 0:
-        raise DataError(f"the {name} is empty: it holds no example.")
+        raise DataError("the dataset is empty: it holds no example.")
     return length
+
+
+def spread(count: int, most: int) -> range:
+    """The numbers of some of so many examples, at most so many, evenly spread over all."""
+    return range(0, count, -(-count // most))
 
 
 def check_pair(dataset: Dataset[Any], index: int = 0) -> tuple[Any, Any]:
@@ -50,6 +55,26 @@ def described(value: object) -> str:
     """What a message calls a thing that is no pair."""
     size = f" of {len(value)}" if isinstance(value, (tuple, list, dict)) else ""
     return f"a {type(value).__name__}{size}"
+
+
+def check_finite(dataset: Dataset[Any]) -> None:
+    """Refuse NaN and infinite inputs of a dataset of tensors; others would have to be read whole.
+
+    Raises:
+        DataError: Naming how many values, and the first example that holds one.
+    """
+    chosen: Any = slice(None)
+    if type(dataset) is Subset:
+        chosen = [int(index) for index in dataset.indices]
+        dataset = dataset.dataset
+    if type(dataset) is not TensorDataset:
+        return
+    wrong = ~torch.isfinite(dataset.tensors[0][chosen])
+    if count := int(wrong.sum()):
+        raise DataError(
+            f"the inputs hold {count} NaN or infinite values, the first in example {int(wrong.nonzero()[0, 0])}: mend "
+            "or drop those examples"
+        )
 
 
 def labels_of(dataset: Dataset[Any]) -> Tensor:
@@ -99,7 +124,7 @@ def _attribute_labels(dataset: Dataset[Any]) -> Tensor | None:
 
 def _given_out(dataset: Dataset[Any], labels: Tensor) -> bool:
     """Whether a dataset gives out what it stores, as far as a few examples show."""
-    some = range(0, len(labels), -(-len(labels) // _CHECKED_LABELS))
+    some = spread(len(labels), _CHECKED_LABELS)
     return all((label := _label(dataset, index)).ndim == 0 and bool(label == labels[index]) for index in some)
 
 

@@ -10,8 +10,8 @@ from functools import partial
 from statistics import fmean
 from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
-from structured_ensembles.data import digests
-from structured_ensembles.data import sources as datasets
+from structured_ensembles.data.examples import Examples
+from structured_ensembles.data.fingerprint import fingerprint
 from structured_ensembles.errors import ArtefactError, StructensError
 from structured_ensembles.execution.local import run
 from structured_ensembles.files import marks
@@ -142,7 +142,7 @@ def claim(folder: Path, *sources: ImageData) -> None:
         SettingsError: It is not theirs.
     """
     splits = [split for images in sources for split in (images.train, images.test)]
-    found = digests.fingerprint([datasets.as_dataset(split) for split in splits])
+    found = fingerprint(*map(Examples.of, splits))
     marks.claim(folder, found, f"{folder} holds results on other images: choose another folder")
 
 

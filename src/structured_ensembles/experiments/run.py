@@ -102,8 +102,7 @@ def carry_out(contestant: Fittable, images: ImageData, seed: int, folder: Path) 
     resumed = state.exists()
     if path.exists() and not resumed:
         return _measured_again(path, images)
-    pixels: Any = datasets.as_dataset(images.train)
-    contestant.fit(pixels, classes=images.classes, seed=seed, directory=state)
+    contestant.fit(images.train, classes=images.classes, seed=seed, directory=state)
     prediction, labels = answer(contestant, images.test.images), images.test.labels
     seconds = None if resumed else contestant.seconds  # of a fit that was stopped only the last part is known
     entry = evaluated(contestant, prediction, labels, seconds=seconds)

@@ -8,31 +8,24 @@ import time
 from abc import abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from statistics import fmean
 from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from structured_ensembles import implicit
 from structured_ensembles.artefact import file as artefact
 from structured_ensembles.artefact.file import Record
-from structured_ensembles.data.batches import as_dataset, check_finite, loader, repeats, split_held_out
-from structured_ensembles.data.digests import fingerprint
-from structured_ensembles.data.labels import labels_of, sized
+from structured_ensembles.data.batches import refuse_repeats
+from structured_ensembles.data.examples import Examples
+from structured_ensembles.data.fingerprint import fingerprint
 from structured_ensembles.errors import DataError, NetworkError, SettingsError, StructensError, first_line
 from structured_ensembles.files.marks import check_mark, mark
 from structured_ensembles.networks import NetworkSpec, build, sizes
-from structured_ensembles.networks.checks import (
-    check_answers,
-    check_classes,
-    check_output,
-    check_shape,
-    check_training,
-    example_of,
-)
+from structured_ensembles.networks.checks import check_answers, check_output, check_shape, check_training
 from structured_ensembles.networks.modules import draw
 from structured_ensembles.networks.stored import check_initialised, check_stored
 from structured_ensembles.options.choices import Family, Preset
@@ -66,22 +59,21 @@ class Fold:
     """What one fit learns from.
 
     Attributes:
-        train: Examples (x, y) to learn from.
-        held_out: Examples that choose the best epoch.
-        example: (2, ...), inputs of the first two training examples.
-        classes: Names of the K classes.
+        train: What is learned from.
+        held_out: What chooses the best epoch.
         seed: Of the whole fit.
         directory: Where a stopped fit goes on from; None keeps nothing.
-        fingerprint: Tells these data from others; empty without a directory.
     """
 
-    train: Any
-    held_out: Any
-    example: Tensor
-    classes: tuple[str, ...]
+    train: Examples
+    held_out: Examples
     seed: int
     directory: Path | None
-    fingerprint: str
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """Tells these data from others; empty without a directory."""
+        return "" if self.directory is None else fingerprint(self.train, self.held_out)
 
     def folder(self, name: str) -> Path | None:
         """Where a part of the fit keeps its state."""
@@ -225,50 +217,41 @@ class Fittable(Ensemble):
     def train_shared(self, form: Form, fold: Fold) -> Built:
         """Train one network that answers M times."""
         network = self.draw(fold.seed, form=form)
-        check_answers(network, self.method, fold.example)
+        check_answers(network, self.method, fold.train.example)
         return Built([self.train_member(network, fold, 0)], form)
 
     def _fold(
-        self, train: Source, held_out: Source | None, names: Sequence[str] | None, seed: int, directory: Path | None
+        self, train: Source, held_out: Source | None, classes: Sequence[str] | None, seed: int, directory: Path | None
     ) -> Fold:
-        if held_out is None and repeats(train):
-            raise DataError(
-                "the loader draws examples with replacement: some would be trained on and held out at once. Give "
-                "held_out=..., or a loader without such a sampler"
-            )
-        dataset: Any = as_dataset(train)
-        check_finite(dataset)
-        example = example_of(dataset)
-        labels = labels_of(dataset)
-        named = () if names is None else tuple(str(name) for name in names)
-        classes = named or tuple(str(k) for k in range(int(labels.max()) + 1))
-        network = self.draw(seed)
+        if held_out is None:
+            refuse_repeats(train)
+        examples = Examples.of(train, classes)
+        network = self._checked(examples, seed)
+        if held_out is None:
+            learned, kept = examples.split(self.settings.held_out, derived_seed(seed, _SPLIT))
+        else:
+            learned, kept = examples, Examples.of(held_out, examples.classes)
+            check_output(network, kept.example, len(examples.classes))
+        _check_classes(examples, kept)
+        return Fold(learned, kept, seed, directory)
+
+    def _checked(self, examples: Examples, seed: int) -> nn.Module:
+        """The base network, found to be one that can learn from the examples and be saved."""
+        network, example = self.draw(seed), examples.example
         check_initialised(network)
-        check_output(network, example, len(classes))
+        check_output(network, example, len(examples.classes))
         check_shape(self.spec, example)
         check_stored(network, self.architecture, example)
         check_training(network, example)
         artefact.specs(network.state_dict())  # what cannot be saved is not worth training
-        parts = [labels]
-        learned: Any
-        kept: Any
-        if held_out is None:
-            learned, kept = split_held_out(dataset, self.settings.held_out, derived_seed(seed, _SPLIT), labels)
-        else:
-            learned, kept = dataset, as_dataset(held_out)
-            check_finite(kept)
-            check_output(network, example_of(kept), len(classes))
-            parts.append(labels_of(kept))
-        check_classes(parts, len(classes))
-        found = "" if directory is None else fingerprint((learned, kept))
-        return Fold(learned, kept, example, classes, seed, directory, found)
+        return network
 
     def _recorded(self, fold: Fold, built: Built, calibration: Mapping[str, Any] | None = None) -> Record:
         return Record(
             method=self.method,
             members=self.count,
-            classes=fold.classes,
-            input_shape=tuple(fold.example.shape[1:]),
+            classes=fold.train.classes,
+            input_shape=tuple(fold.train.example.shape[1:]),
             combine=self.settings.combine,
             network=self.spec,
             form=built.form,
@@ -279,15 +262,27 @@ class Fittable(Ensemble):
 
     def _calibration(self, fold: Fold) -> dict[str, Any]:
         """What the held-out examples say about how sure to be."""
-        pairs = [(self.logits(inputs), labels) for inputs, labels in loader(fold.held_out, 256, 0, shuffle=False)]
+        pairs = [(self.logits(inputs), labels) for inputs, labels in fold.held_out.batches(256, 0, shuffle=False)]
         logits, labels = torch.cat([one for one, _ in pairs], dim=1), torch.cat([one for _, one in pairs])
         return calibrate(logits.cpu(), labels.cpu().long(), self.settings.combine)
 
 
+def _check_classes(train: Examples, held_out: Examples) -> None:
+    """Refuse labels that are no class, and examples to learn from that have one class only."""
+    classes = len(train.classes)
+    for part in (train, held_out):
+        if int(part.labels.max()) >= classes:
+            raise DataError(
+                f"label {int(part.labels.max())} is outside 0 ... {classes - 1}: there are {classes} classes"
+            )
+    if len(torch.unique(train.labels)) < 2:
+        raise DataError("the training data have one class only: there is nothing to tell apart")
+
+
 def _flops(trained: Trained, fold: Fold) -> int:
     """Of one training: every example forward and backward in every epoch."""
-    where = next(trained.network.parameters()).device
-    return round(sizes.training_flops(trained.network, fold.example.to(where)) * sized(fold.train) * trained.epochs_run)
+    example = fold.train.example.to(next(trained.network.parameters()).device)
+    return round(sizes.training_flops(trained.network, example) * len(fold.train) * trained.epochs_run)
 
 
 def _members_summary(trained: Sequence[Trained]) -> dict[str, Any]:

@@ -35,7 +35,7 @@ class Masksembles(Fittable):
     def build(self, fold: Fold) -> Built:
         """Train it."""
         base = self.draw(fold.seed)
-        first = first_called(base, fold.example, MASKED)
+        first = first_called(base, fold.train.example, MASKED)
         usual = next(iter(called_layers(base, MASKED)), "")
         other = {} if first == usual else {"first": first}  # a file names it only where it is not the first defined
         return self.train_shared(Form("masked", {"scale": self.scale, **other}), fold)

@@ -36,6 +36,6 @@ class MCDropout(Fittable):
 
     def build(self, fold: Fold) -> Built:
         """Train it."""
-        output = output_layer(self.draw(fold.seed), fold.example)
+        output = output_layer(self.draw(fold.seed), fold.train.example)
         arguments: dict[str, Scalar] = {"output": output, "probability": self.probability, "seed": fold.seed}
         return self.train_shared(Form("dropout", arguments), fold)

@@ -46,7 +46,7 @@ class PackedEnsemble(Fittable):
         """Choose the width and train it."""
         alpha = self.alpha if self.alpha is not None else self._widest(fold)
         form = Form("packed", {"alpha": alpha})
-        check_independent(self.draw(fold.seed, form=form), fold.example)
+        check_independent(self.draw(fold.seed, form=form), fold.train.example)
         return self.train_shared(form, fold)
 
     def _widest(self, fold: Fold) -> float:

@@ -8,7 +8,6 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from structured_ensembles.data.labels import sized
 from structured_ensembles.errors import SettingsError
 from structured_ensembles.methods.fitting import Base, Built, Fittable, Fold
 from structured_ensembles.options.choices import Schedule
@@ -45,7 +44,7 @@ class SnapshotEnsemble(Fittable):
 
     def build(self, fold: Fold) -> Built:
         """Train cycle after cycle."""
-        total = limited(self.settings.training, sized(fold.train)).epochs
+        total = limited(self.settings.training, len(fold.train)).epochs
         if self.cycle_epochs is None and total < self.count:
             raise SettingsError(
                 f"{total} epochs cannot be divided into {self.count} cycles: train for {self.count} or more"

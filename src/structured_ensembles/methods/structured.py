@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from structured_ensembles.channels import surgery
 from structured_ensembles.channels.extraction import compose, extract
-from structured_ensembles.data.batches import loader
-from structured_ensembles.data.labels import sized
 from structured_ensembles.errors import SettingsError
 from structured_ensembles.methods.fitting import Base, Fold, check_drawable, device
 from structured_ensembles.methods.subnetworks import SubNetworks
@@ -22,8 +20,8 @@ from structured_ensembles.seeding import derived_seed
 
 if TYPE_CHECKING:
     from torch import nn
-    from torch.utils.data import Dataset
 
+    from structured_ensembles.data.examples import Examples
     from structured_ensembles.options.ensemble import Settings
     from structured_ensembles.types import Channels, Importance, Topology
 
@@ -76,7 +74,7 @@ class StructuredEnsemble(SubNetworks):
 
     def channels(self, base: nn.Module, found: Topology, fold: Fold) -> list[Channels]:
         """Search, rank and select, after the rounds that narrow the base if there are any."""
-        check_rows(base, found, self.settings.search.placement, fold.example)
+        check_rows(base, found, self.settings.search.placement, fold.train.example)
         price, selection, whole = self.price(base, found, fold), self.settings.selection, found.whole
         weights = price.weights(selection.rule)
         for part in range(self.settings.shrink_rounds):
@@ -94,17 +92,17 @@ class StructuredEnsemble(SubNetworks):
         """Of search and ranking; the base is taken as whole in the rounds that narrow it."""
         base = self.draw(fold.seed)
         # Frozen weights spare one of the three passes of a training step; every member ranks every example.
-        each = 2 / 3 * sizes.training_flops(base, fold.example)
+        each = 2 / 3 * sizes.training_flops(base, fold.train.example)
         searched, ranked = self.examples_passed(fold.train)
         if needs_logits(self.settings.search.diversity):
             searched *= self.count
         rounds = self.settings.shrink_rounds
         return round(each * ((searched + ranked) * rounds + searched + ranked * self.count))
 
-    def examples_passed(self, train: Dataset[Any]) -> tuple[int, int]:
+    def examples_passed(self, train: Examples) -> tuple[int, int]:
         """How many examples of a training set one search and one ranking pass, repetitions counted."""
-        search, limit, known = self.settings.search, self.settings.rank_batches, sized(train)
-        each = len(loader(train, search.batch_size, 0))
+        search, limit, known = self.settings.search, self.settings.rank_batches, len(train)
+        each = len(train.batches(search.batch_size, 0))
         steps = each * search.epochs if search.max_steps is None else min(each * search.epochs, search.max_steps)
         epochs, rest = divmod(steps, each)
         ranked = known if limit is None or limit >= each else limit * search.batch_size
@@ -117,9 +115,9 @@ class StructuredEnsemble(SubNetworks):
         settings = self.settings.search
         network = extract(base, found.groups, whole).to(device())
         narrow = replace(found, groups=surgery.narrowed(base, found.groups, whole))
-        batches = loader(fold.train, settings.batch_size, derived_seed(fold.seed, _SEARCH, part))
+        batches = fold.train.batches(settings.batch_size, derived_seed(fold.seed, _SEARCH, part))
         scores = search(network, narrow, batches, members, settings, derived_seed(fold.seed, _SEARCH, part, 1)).scores
-        batches = loader(fold.train, settings.batch_size, derived_seed(fold.seed, _RANK, part))
+        batches = fold.train.batches(settings.batch_size, derived_seed(fold.seed, _RANK, part))
         seed = derived_seed(fold.seed, _RANK, part, 1)
         limit = self.settings.rank_batches
         return rank(network, narrow, batches, scores, settings.placement, self.settings.reduce, seed, limit)

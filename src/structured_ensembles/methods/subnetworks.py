@@ -57,7 +57,7 @@ class SubNetworks(Fittable):
     def build(self, fold: Fold) -> Built:
         """Find the members' channels, cut them out, train them."""
         base = self.draw(fold.seed)
-        found = topology.find(base, fold.example, scope=self.settings.scope, seconds=self.settings.graph_seconds)
+        found = topology.find(base, fold.train.example, scope=self.settings.scope, seconds=self.settings.graph_seconds)
         self.notices = found.notices
         self.price(base, found, fold).check(self.settings.selection.round_to)
         identity = f"{self.method} {self.count} {self.settings} {found.widths} {modules.of_weights(base.state_dict())}"
@@ -70,7 +70,8 @@ class SubNetworks(Fittable):
 
     def price(self, base: nn.Module, found: Topology, fold: Fold) -> Price:
         """What members would cost, in the unit of the budget."""
-        return Price(base, found, self._recorded(fold, Built([])), self.count, self.settings.budget, fold.example.dtype)
+        record, dtype = self._recorded(fold, Built([])), fold.train.example.dtype
+        return Price(base, found, record, self.count, self.settings.budget, dtype)
 
     def chosen(self, keys: Keys, price: Price) -> list[Channels]:
         """The channels that come first: as many as the budget allows, or the share to keep."""
@@ -89,7 +90,7 @@ def _remembered(fold: Fold, identity: str, find: Callable[[], list[Channels]]) -
     path = fold.folder("channels.json")
     if path is None:
         return find()
-    digest = hashlib.sha256(f"{identity} {fold.seed} {fold.classes} {fold.fingerprint}".encode()).hexdigest()
+    digest = hashlib.sha256(f"{identity} {fold.seed} {fold.train.classes} {fold.fingerprint}".encode()).hexdigest()
     if path.exists():
         return _recalled(path, digest)
     channels = find()

@@ -1,41 +1,21 @@
-"""What a fit refuses before any long work: data that cannot be learned from, networks that cannot learn from them."""
+"""What a fit refuses before any long work: networks that cannot learn from the data."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
 
-from structured_ensembles.data.labels import check_pair, sized
 from structured_ensembles.errors import DataError, NetworkError, StructensError, first_line
 from structured_ensembles.networks.modules import in_mode
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from structured_ensembles.networks import NetworkSpec
 
 
 _SUM = 1e-3
 """How far from 1 the sum of probabilities may be, in half precision too."""
-
-
-def example_of(dataset: Any) -> Tensor:  # noqa: ANN401 (any dataset of examples)
-    """(2, ...), the first two inputs, on the CPU."""
-    examples = [check_pair(dataset, index % sized(dataset)) for index in range(2)]
-    if kinds := [type(inputs).__name__ for inputs, _ in examples if isinstance(inputs, (list, tuple, dict))]:
-        raise DataError(f"an input must be ONE tensor or array, not a {kinds[0]}: make it one with torch.tensor()")
-    try:
-        example = torch.stack([torch.as_tensor(inputs).cpu() for inputs, _ in examples])
-    except (TypeError, ValueError, RuntimeError) as error:
-        raise DataError(
-            f"an input must be ONE tensor or array, of the same shape in every example ({first_line(error)}): turn "
-            "images into tensors with ToTensor(), resize them, and pack several inputs into one tensor"
-        ) from error
-    if not torch.isfinite(example).all():
-        raise DataError("the first inputs hold NaN or infinite values: clean the data first")
-    return example
 
 
 def check_output(network: nn.Module, example: Tensor, classes: int) -> None:
@@ -121,16 +101,3 @@ def check_shape(spec: NetworkSpec | None, example: Tensor) -> None:
             f"the network was asked for with inputs {tuple(spec.input_shape)}, but the examples have "
             f"{tuple(example.shape[1:])}: ask for it with the shape of the examples"
         )
-
-
-def check_classes(parts: Sequence[Tensor], classes: int) -> None:
-    """Refuse labels, (N,) each, of which the first are trained on.
-
-    Raises:
-        DataError: One is beyond the classes, or the first are all the same.
-    """
-    for labels in parts:
-        if int(labels.max()) >= classes:
-            raise DataError(f"label {int(labels.max())} is outside 0 ... {classes - 1}: there are {classes} classes")
-    if len(torch.unique(parts[0])) < 2:
-        raise DataError("the training data have one class only: there is nothing to tell apart")

@@ -31,8 +31,7 @@ from torch.optim.lr_scheduler import CosineAnnealingLR, LRScheduler, MultiStepLR
 
 from structured_ensembles import progress
 from structured_ensembles.data.augmentation import augment
-from structured_ensembles.data.batches import loader, set_epoch
-from structured_ensembles.data.labels import sized
+from structured_ensembles.data.batches import set_epoch
 from structured_ensembles.errors import ArtefactError, SettingsError
 from structured_ensembles.files.whole import whole
 from structured_ensembles.networks import modules
@@ -44,8 +43,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
     from lightning.pytorch.utilities.types import OptimizerLRScheduler
-    from torch.utils.data import Dataset
 
+    from structured_ensembles.data.examples import Examples
     from structured_ensembles.options.training import TrainingSettings
 
 _CHECKPOINT = "training.ckpt"
@@ -57,8 +56,8 @@ class Job:
     """What `training.train` was asked for; the network is trained in place."""
 
     network: nn.Module
-    train_set: Dataset[Any]
-    held_out: Dataset[Any]
+    train_set: Examples
+    held_out: Examples
     settings: TrainingSettings
     seed: int
     label: str
@@ -95,8 +94,8 @@ def run(job: Job) -> State:
 
 def _fit(job: Job, state: State, folder: Path) -> None:
     settings, done = job.settings, len(state.history)
-    training = loader(job.train_set, settings.batch_size, job.seed, num_workers=settings.num_workers)
-    held_out = loader(job.held_out, settings.batch_size, job.seed, shuffle=False, num_workers=settings.num_workers)
+    training = job.train_set.batches(settings.batch_size, job.seed, num_workers=settings.num_workers)
+    held_out = job.held_out.batches(settings.batch_size, job.seed, shuffle=False, num_workers=settings.num_workers)
     set_epoch(training, done)  # workers read ahead before Lightning says which epoch it is
     total = settings.epochs * len(training)
     with progress.bar(job.label, total, done=done * len(training), count=False) as shown:
@@ -310,7 +309,7 @@ def _identity(job: Job) -> dict[str, str]:
     return {
         "settings": repr({name: str(value) for name, value in asdict(settings).items()}),
         "seed": str(job.seed),
-        "examples": f"{sized(job.train_set)} and {sized(job.held_out)} held out",
+        "examples": f"{len(job.train_set)} and {len(job.held_out)} held out",
         "initial weights": modules.of_weights(job.network.state_dict()),
         "layers": hashlib.sha256(repr(job.network).encode()).hexdigest(),
     }

@@ -7,17 +7,14 @@ from __future__ import annotations
 
 import importlib.util
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-import torch
-from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from structured_ensembles.data.augmentation import check_images
-from structured_ensembles.data.labels import check_pair, sized
 from structured_ensembles.errors import NetworkError, SettingsError
 from structured_ensembles.networks import modules
-from structured_ensembles.options.choices import Augmentation, Log
+from structured_ensembles.options.choices import Log
 from structured_ensembles.seeding import derived_seed
 from structured_ensembles.training.limits import best_row, limited
 
@@ -25,8 +22,10 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from pathlib import Path
 
-    from torch.utils.data import Dataset
+    import torch
+    from torch import Tensor, nn
 
+    from structured_ensembles.data.examples import Examples
     from structured_ensembles.options.training import TrainingSettings
 
 
@@ -54,8 +53,8 @@ class Trained:
 
 def train(
     network: nn.Module,
-    train_set: Dataset[Any],
-    held_out: Dataset[Any],
+    train_set: Examples,
+    held_out: Examples,
     settings: TrainingSettings,
     *,
     seed: int,
@@ -76,8 +75,8 @@ def train(
     Args:
         network: Maps inputs (B, ...) to logits (B, K), or (M, B, K) if it answers M times (`shared`). Of its
             parameters those that its ``no_weight_decay()`` names, if it has that, keep their size.
-        train_set: Examples (x, y) to learn from, x as the network takes it, y a class.
-        held_out: Examples to choose the best epoch by.
+        train_set: What to learn from.
+        held_out: What to choose the best epoch by.
         settings: How to train.
         seed: Of everything random, at least 0.
         label: What the progress bar and the errors call the network, for example ``"member 2 of 4"``.
@@ -87,16 +86,16 @@ def train(
     Raises:
         SettingsError: If the loss becomes infinite or NaN (the learning rate is too large), if the directory holds
             another training, or if the log or the seed is impossible.
-        DataError: If a set is empty or not map-style, or images are to be varied and are none.
+        DataError: If images are to be varied and are none.
         NetworkError: If nothing in the network can be trained.
         ArtefactError: If the checkpoint in the directory is damaged.
         KeyboardInterrupt: If the user interrupts; the checkpoint of the last whole epoch stays.
     """
-    _check(network, train_set, held_out, settings, seed)
+    _check(network, train_set, settings, seed)
     # Lightning takes seconds to import: only those who train wait for it.
     from structured_ensembles.training import _lightning
 
-    settings = limited(settings, sized(train_set))
+    settings = limited(settings, len(train_set))
     copied = modules.copied(network, {})
     copied.train()
     job = _lightning.Job(copied, train_set, held_out, settings, seed, label, directory, loss)
@@ -115,15 +114,9 @@ def train(
     )
 
 
-def _check(
-    network: nn.Module, train_set: Dataset[Any], held_out: Dataset[Any], settings: TrainingSettings, seed: int
-) -> None:
+def _check(network: nn.Module, train_set: Examples, settings: TrainingSettings, seed: int) -> None:
     derived_seed(seed)
-    sized(train_set, "training set")
-    sized(held_out, "held-out set")
-    inputs, _ = check_pair(train_set)
-    if settings.augmentation != Augmentation.NONE:
-        check_images(torch.as_tensor(inputs).shape, settings.augmentation)
+    check_images(train_set.example.shape[1:], settings.augmentation)
     if not any(parameter.requires_grad for parameter in network.parameters()):
         raise NetworkError("the network has no parameter that requires a gradient: nothing in it can be trained.")
     if settings.log == Log.TENSORBOARD and importlib.util.find_spec("tensorboard") is None:

@@ -196,7 +196,7 @@ def test_choosing_channels_changes_nothing(kind, monkeypatch):
     generator = torch.get_rng_state()
     task = lesson.read(examples(0), None, None, ())
     before, head = taught._prepared(task)
-    importance = capacity.needed(before, head, task, taught.settings, taught.seed)
+    importance = capacity.needed(before, head, task.examples, taught.settings, taught.seed)
     assert same(seen["before"], seen["after"]) == []
     assert same(drawn, taught.state.backbone.state_dict()) == []
     assert torch.equal(torch.get_rng_state(), generator)

@@ -113,7 +113,7 @@ def test_held_out_examples_are_checked_before_any_work(held_out, message, monkey
 def test_classes_of_one_name_are_refused():
     with pytest.raises(DataError, match=r"'pets' has classes that are called the same \('cat'\): give each a name"):
         lesson.read(examples(0, classes=3), "pets", ["cat", "dog", "cat"], ())
-    assert lesson.read(examples(0), "pets", ["cat", "dog"], ()).classes == ("cat", "dog")
+    assert lesson.read(examples(0), "pets", ["cat", "dog"], ()).examples.classes == ("cat", "dog")
 
 
 def test_what_is_drawn_with_replacement_could_be_in_both_parts():

@@ -68,12 +68,12 @@ def test_half_of_each_batch_of_twice_the_size_is_old(make, tiny_stream, training
     (alone, _, first), (both, held_out, second) = trainings
     assert (len(alone), first.batch_size) == (48, 16)
     assert (len(both), second.batch_size) == (96, 32)
-    tags = torch.stack([both[i][0] for i in range(96)])[:, -1, 0, 0].mul(255).round()
+    tags = torch.stack([both.dataset[i][0] for i in range(96)])[:, -1, 0, 0].mul(255).round()
     assert tags.tolist() == [1.0] * 48 + [0.0] * 48
     # All twenty kept images take part, as evenly as they can.
-    times = torch.unique(torch.stack([both[i][0] for i in range(48, 96)]), dim=0, return_counts=True)[1]
+    times = torch.unique(torch.stack([both.dataset[i][0] for i in range(48, 96)]), dim=0, return_counts=True)[1]
     assert sorted(times.tolist()) == [2] * 12 + [3] * 8
-    assert all(int(held_out[i][0][-1, 0, 0] * 255) == 1 for i in range(len(held_out)))
+    assert all(int(held_out.dataset[i][0][-1, 0, 0] * 255) == 1 for i in range(len(held_out)))
 
 
 def test_a_memory_larger_than_the_task_is_seen_whole(make, tiny_stream, trainings):

@@ -10,7 +10,7 @@ import torch
 
 from structured_ensembles.continual.learner.learner import ContinualLearner
 from structured_ensembles.continual.streams.untold import BATCH, measure
-from structured_ensembles.data.sources import Split, as_dataset, as_float
+from structured_ensembles.data.sources import Split, as_float
 from structured_ensembles.options.choices import Per
 
 from ..conftest import tiny_backbone, tiny_settings, tiny_stream
@@ -21,7 +21,7 @@ def _learned():
     tasks = tiny_stream()
     learner = ContinualLearner(tiny_backbone, settings=tiny_settings(epochs=1))
     for task in tasks:
-        learner.learn(as_dataset(task.train), as_dataset(task.held_out), name=task.name, classes=task.classes)
+        learner.learn(task.train, task.held_out, name=task.name, classes=task.classes)
     return learner, tasks, measure(learner, tasks, seed=3)
 
 

@@ -6,7 +6,7 @@ import torch
 from hypothesis import given
 from torch.utils.data import DataLoader, Subset
 
-from structured_ensembles.data.sources import ImageData, Split, as_dataset, divide, mean_and_std
+from structured_ensembles.data.sources import ImageData, Split, divide, mean_and_std
 from structured_ensembles.errors import DataError
 
 
@@ -19,8 +19,7 @@ def random_split(count: int = 12, channels: int = 3, *, floats: bool = False) ->
 @pytest.mark.parametrize("floats", [False, True])
 def test_a_dataset_gives_pixels_in_unit_range_and_int_labels(floats):
     split = random_split(floats=floats)
-    dataset = as_dataset(split)
-    for i, (pixels, label) in enumerate(dataset):
+    for i, (pixels, label) in enumerate(split):
         assert pixels.dtype == torch.float32
         expected = split.images[i] if floats else split.images[i].float() / 255
         assert torch.equal(pixels, expected)
@@ -32,7 +31,7 @@ def test_a_dataset_gives_pixels_in_unit_range_and_int_labels(floats):
 
 def test_batches_equal_single_items():
     split = random_split(13)
-    loader = DataLoader(Subset(as_dataset(split), [12, 3, 3, 0, 7]), batch_size=2)
+    loader = DataLoader(Subset(split, [12, 3, 3, 0, 7]), batch_size=2)
     images, labels = (torch.cat(parts) for parts in zip(*loader, strict=True))
     assert torch.equal(images, split.images[[12, 3, 3, 0, 7]].float() / 255)
     assert torch.equal(labels, split.labels[[12, 3, 3, 0, 7]])

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from structured_ensembles import settings
 from structured_ensembles.data import sources as datasets
-from structured_ensembles.data.batches import split_held_out
+from structured_ensembles.data.examples import Examples
 from structured_ensembles.errors import SettingsError
 from structured_ensembles.experiments.comparison.grid import cells, fit_cell
 from structured_ensembles.experiments.comparison.records import Cell
@@ -215,7 +215,7 @@ def test_everything_is_measured(digits: datasets.ImageData) -> None:
 def test_training_costs_three_passes_of_every_example_in_every_epoch(digits: datasets.ImageData) -> None:
     values = fit_cell(Grid(plan(epochs=3)), Cell("single", 1, "", 0), digits).values
     assert values["flops"] == 2 * (64 * 16 + 16 * 16 + 16 * 10)
-    learned, _ = split_held_out(datasets.as_dataset(digits.train), settings().held_out, 0)
+    learned, _ = Examples.of(digits.train).split(settings().held_out, 0)
     assert values["training_flops"] == 3 * values["flops"] * len(learned) * 3
 
 

@@ -158,8 +158,8 @@ def commit(attempt: Attempt, trained: TaskNetwork, lesson: Lesson, accuracy: flo
 def _record(state: State, task: int, lesson: Lesson, accuracy: float | None) -> TaskRecord:
     return TaskRecord(
         name=lesson.name,
-        classes=lesson.classes,
-        fingerprint=lesson.fingerprint,
+        classes=lesson.examples.classes,
+        fingerprint=lesson.examples.fingerprint,
         held_out_accuracy=accuracy,
         inputs=lesson.inputs,
         logits=answers(state, task, lesson.inputs),

@@ -10,7 +10,6 @@ import torch
 from structured_ensembles.channels.extraction import compose
 from structured_ensembles.continual.learner import ownership, seeds
 from structured_ensembles.continual.learner.heads import TaskNetwork
-from structured_ensembles.data.batches import loader
 from structured_ensembles.errors import SettingsError
 from structured_ensembles.methods.fitting import device
 from structured_ensembles.options.choices import Capacity, Exhausted, Rule, ThresholdOver
@@ -27,9 +26,9 @@ if TYPE_CHECKING:
 
     from torch import nn
 
-    from structured_ensembles.continual.learner.lesson import Lesson
     from structured_ensembles.continual.learner.ownership import Owners
     from structured_ensembles.continual.learner.state import State
+    from structured_ensembles.data.examples import Examples
     from structured_ensembles.options.streams import ContinualSettings
     from structured_ensembles.types import Channels, Importance
 
@@ -44,13 +43,13 @@ def share(settings: ContinualSettings, task: int) -> float:
     return settings.keep
 
 
-def needed(before: State, head: nn.Module, taught: Lesson, settings: ContinualSettings, seed: int) -> Importance:
+def needed(before: State, head: nn.Module, train: Examples, settings: ContinualSettings, seed: int) -> Importance:
     """How much a task needs each channel, all of them on; empty if there is none to take.
 
     Args:
         before: The state that the task comes to.
         head: Of the task, as it was drawn.
-        taught: What it teaches.
+        train: What it is learned from.
         settings: How scores are trained and ranked.
         seed: Of the stream.
     """
@@ -58,10 +57,10 @@ def needed(before: State, head: nn.Module, taught: Lesson, settings: ContinualSe
         return {}
     chosen, task = settings.search, len(before.tasks)
     network = TaskNetwork(copy.deepcopy(before.backbone), copy.deepcopy(head)).to(device())
-    found = Topology(before.groups, len(taught.classes))
-    batches = loader(taught.train, chosen.batch_size, derived_seed(seed, seeds.SEARCH, task))
+    found = Topology(before.groups, len(train.classes))
+    batches = train.batches(chosen.batch_size, derived_seed(seed, seeds.SEARCH, task))
     scores = search(network, found, batches, 1, chosen, derived_seed(seed, seeds.SEARCH, task, 1)).scores
-    batches = loader(taught.train, chosen.batch_size, derived_seed(seed, seeds.RANK, task))
+    batches = train.batches(chosen.batch_size, derived_seed(seed, seeds.RANK, task))
     ranked = derived_seed(seed, seeds.RANK, task, 1)
     return rank(network, found, batches, scores, chosen.placement, settings.reduce, ranked, settings.rank_batches)
 

@@ -12,24 +12,24 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch.utils.data import Subset
 
 from structured_ensembles.channels import surgery
 from structured_ensembles.continual.learner import ownership
 from structured_ensembles.continual.learner.heads import TaskNetwork
 from structured_ensembles.continual.learner.profile import Profile
 from structured_ensembles.continual.learner.state import State, whole
-from structured_ensembles.data.batches import loader
-from structured_ensembles.data.labels import sized
 from structured_ensembles.options.choices import CrossBlock, Per, Score
 from structured_ensembles.prediction.temperature import fit_temperature
 from structured_ensembles.prediction.uncertainty import entropy, predict_from_logits
 from structured_ensembles.seeding import seeded
 from structured_ensembles.types import Prediction, Side
+
+if TYPE_CHECKING:
+    from structured_ensembles.data.examples import Examples
 
 MOST_EXAMPLES = 2000
 """A task is described by so many of its examples at most, spread over the dataset."""
@@ -116,13 +116,13 @@ def read(state: State, rule: CrossBlock, inputs: Tensor) -> list[Answer]:
     return [_answer(state, task, _features(state, task, inputs)) for task in tasks]
 
 
-def profiled(state: State, train: Any, held_out: Any) -> State:  # noqa: ANN401 (any datasets of examples)
+def profiled(state: State, train: Examples, held_out: Examples) -> State:
     """The state with a profile of its newest task.
 
     Args:
         state: Of at least one task.
-        train: Examples (x, y) that the task was learned from: they tell what its classes look like.
-        held_out: Examples of it that were not trained on: they tell what is usual.
+        train: What the task was learned from: they tell what its classes look like.
+        held_out: Other examples of it, that were not trained on: they tell what is usual.
     """
     *older, record = state.tasks
     with seeded(0):  # transforms may draw at random
@@ -159,11 +159,11 @@ def measured(train: Seen, held_out: Seen) -> Profile:
 
 
 @torch.no_grad()
-def _seen(state: State, dataset: Any) -> Seen:  # noqa: ANN401 (any dataset of examples)
-    """What the newest task's network makes of some examples, drawn from a dataset: labels may come in a rhythm."""
-    task, count = len(state.heads) - 1, sized(dataset)
-    drawn = torch.randperm(count, generator=torch.Generator().manual_seed(0))[:MOST_EXAMPLES].sort().values
-    batches = loader(Subset(dataset, drawn.tolist()), 256, 0, shuffle=False)
+def _seen(state: State, examples: Examples) -> Seen:
+    """What the newest task's network makes of some examples, drawn at random: labels may come in a rhythm."""
+    task, generator = len(state.heads) - 1, torch.Generator().manual_seed(0)
+    drawn = torch.randperm(len(examples), generator=generator)[:MOST_EXAMPLES].sort().values
+    batches = examples.part(drawn).batches(256, 0, shuffle=False)
     found = [(_answer(state, task, _features(state, task, x.cpu())), labels.cpu()) for x, labels in batches]
     answers, labels = zip(*found, strict=True)
     return Answer(*map(torch.cat, zip(*answers, strict=True))), torch.cat(labels).long()

@@ -33,6 +33,7 @@ from structured_ensembles.continual.learner.backbones import factory, features_o
 from structured_ensembles.continual.learner.heads import TaskNetwork, make_head
 from structured_ensembles.continual.learner.memory import Memory, measured
 from structured_ensembles.continual.learner.tasks import check_number
+from structured_ensembles.data.batches import refuse_repeats
 from structured_ensembles.errors import NetworkError, SettingsError
 from structured_ensembles.files.marks import mark
 from structured_ensembles.networks import NetworkSpec
@@ -42,7 +43,7 @@ from structured_ensembles.options.choices import Capacity, Exhausted, Per, Score
 from structured_ensembles.options.streams import lasting
 from structured_ensembles.options.streams import settings as preset
 from structured_ensembles.prediction.uncertainty import predict_from_logits
-from structured_ensembles.seeding import derived_seed, seeded
+from structured_ensembles.seeding import derived_seed
 from structured_ensembles.training.loop import train as train_network
 
 if TYPE_CHECKING:
@@ -55,6 +56,7 @@ if TYPE_CHECKING:
     from structured_ensembles.continual.learner.memory import Served
     from structured_ensembles.continual.learner.state import State, TaskRecord
     from structured_ensembles.data.batches import Source
+    from structured_ensembles.data.examples import Examples
     from structured_ensembles.options.streams import ContinualSettings
     from structured_ensembles.types import Prediction
 
@@ -151,19 +153,18 @@ class ContinualLearner:
         """
         store.check_unchanged(self._stream, self.tasks)
         taught = lesson.read(train, name, classes, self.tasks)
-        share, seed = self.settings.held_out, derived_seed(self.seed, seeds.SPLIT, len(self.tasks))
-        parts = lesson.divided(taught, train, held_out, share, seed)
-        taught = replace(taught, train=parts[0])
+        own = None if held_out is None else lesson.held_out_of(taught, held_out)
+        parts = self._split(train, taught) if own is None else (taught.examples, own)
         before, head = self._prepared(taught)
         folder = self._folder() if directory is None else Path(directory)
-        claimed = lesson.claimed(folder, taught, held_out)
-        importance = capacity.needed(before, head, taught, self.settings, self.seed)
+        claimed = lesson.claimed(folder, taught, own)
+        importance = capacity.needed(before, head, parts[0], self.settings, self.seed)
 
         def learned(keep: float, kept: Path | None) -> State:
             mark(folder, claimed)
             taken = capacity.take(importance, before.owners, self.settings, keep)
             begun = attempts.begin(before, head, taken, self.settings)
-            return inference.profiled(self._trained(begun, taught, parts[1], kept), *parts)
+            return inference.profiled(self._trained(begun, taught, parts, kept), *parts)
 
         if self.settings.capacity is Capacity.AUTO:
             self._replace(before, capacity.by_trial(learned, self.settings.delta, folder))
@@ -207,9 +208,9 @@ class ContinualLearner:
             raise SettingsError("capacity auto finds a task's share by training: use learn(), or another capacity")
         store.check_unchanged(self._stream, self.tasks)
         taught = lesson.read(train, name, classes, self.tasks)
-        usual = taught.train if held_out is None else lesson.divided(taught, train, held_out, 0.0, 0)[1]
+        usual = taught.examples if held_out is None else lesson.held_out_of(taught, held_out)
         before, head = self._prepared(taught)
-        importance = capacity.needed(before, head, taught, self.settings, self.seed)
+        importance = capacity.needed(before, head, taught.examples, self.settings, self.seed)
         share = capacity.share(self.settings, self._next)
         taken = capacity.take(importance, before.owners, self.settings, share)
         begun = attempts.begin(before, head, taken, self.settings)
@@ -217,7 +218,7 @@ class ContinualLearner:
         with attempts.held(begun, network):
             yield network
         after = attempts.commit(begun, network, taught, None)
-        self._replace(before, inference.profiled(after, taught.train, usual))
+        self._replace(before, inference.profiled(after, taught.examples, usual))
 
     @overload
     def predict(self, inputs: Tensor, *, task: int, batch_size: int = ...) -> Prediction: ...
@@ -348,6 +349,11 @@ class ContinualLearner:
         """Where the training of the next task is kept."""
         return None if self._directory is None else self._directory / f"task-{self._next}"
 
+    def _split(self, train: Source, taught: Lesson) -> tuple[Examples, Examples]:
+        """What is trained on, and what is held out of it to choose the best epoch."""
+        refuse_repeats(train)
+        return taught.examples.split(self.settings.held_out, derived_seed(self.seed, seeds.SPLIT, self._next))
+
     def _prepared(self, taught: Lesson) -> tuple[State, nn.Module]:
         """The state with its groups known, and a fresh head for the task."""
         before = self.state
@@ -364,17 +370,15 @@ class ContinualLearner:
                 before = expand.expanded(before, self.settings, derived_seed(self.seed, seeds.GROW, self._next))
         features = features_of(before.backbone, taught.inputs)
         seed = derived_seed(self.seed, seeds.HEAD, self._next)
-        return before, make_head(self.settings.head, features, len(taught.classes), seed)
+        return before, make_head(self.settings.head, features, len(taught.examples.classes), seed)
 
-    def _trained(self, begun: Attempt, taught: Lesson, held_out: object, folder: Path | None) -> State:
+    def _trained(self, begun: Attempt, taught: Lesson, parts: tuple[Examples, Examples], folder: Path | None) -> State:
         attempts.claim(folder, begun)
         seed = derived_seed(self.seed, seeds.TRAIN, begun.task)
-        # Already the checks before training read an example, for which a transform may draw.
-        with attempts.held(begun, begun.network), seeded(seed):
+        with attempts.held(begun, begun.network):
             trained = train_network(
                 begun.network,
-                taught.train,
-                held_out,  # type: ignore[arg-type]  # a dataset, as `lesson.divided` gives it
+                *parts,
                 self.settings.training,
                 seed=seed,
                 label=f"structured, {taught.name}",

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from structured_ensembles.continual.learner.tasks import check_names
-from structured_ensembles.data.batches import as_dataset, check_finite, repeats, split_held_out
-from structured_ensembles.data.digests import fingerprint
-from structured_ensembles.data.labels import check_pair, labels_of, sized
+from structured_ensembles.data.examples import Examples
+from structured_ensembles.data.labels import spread
 from structured_ensembles.errors import DataError, first_line
 from structured_ensembles.files.marks import check_mark
 from structured_ensembles.prediction.uncertainty import require_finite
@@ -37,17 +36,13 @@ class Lesson:
 
     Attributes:
         name: As messages call it.
-        classes: The K names.
-        train: Examples (x, y) to learn from.
+        examples: All of it.
         inputs: (n, ...), a few of the inputs.
-        fingerprint: Tells these examples from others.
     """
 
     name: str
-    classes: tuple[str, ...]
-    train: Any
+    examples: Examples
     inputs: Tensor
-    fingerprint: str
 
 
 def read(train: Source, name: str | None, classes: Classes, known: Sequence[TaskRecord]) -> Lesson:
@@ -63,11 +58,12 @@ def read(train: Source, name: str | None, classes: Classes, known: Sequence[Task
         DataError: It is empty, has labels outside 0 ... K - 1 or of one class only, inputs of another shape than the
             tasks before, or is one of them.
     """
-    # Transforms may draw at random: the same data are to have the same fingerprint each time.
+    # Transforms may draw at random: the same data are to give the same inputs each time.
     with seeded(0):
         lesson = _read(train, name or f"task {len(known)}", classes, known)
+    fingerprint = lesson.examples.fingerprint  # now: a training loop of the user's own may change the data
     for task, record in enumerate(known):
-        if record.fingerprint == lesson.fingerprint:
+        if record.fingerprint == fingerprint:
             raise DataError(
                 f"{lesson.name!r} has been learned already, as task {task} ({record.name}): give other examples"
             )
@@ -75,31 +71,31 @@ def read(train: Source, name: str | None, classes: Classes, known: Sequence[Task
 
 
 def _read(train: Source, name: str, classes: Classes, known: Sequence[TaskRecord]) -> Lesson:
-    dataset: Any = as_dataset(train)
-    check_finite(dataset)
-    labels = labels_of(dataset)
-    names = _names(classes, labels)
-    check_names(repr(name), names)
-    check_labels(labels, len(names), name)
-    if len(torch.unique(labels)) < 2:
+    examples = Examples.of(train, classes)
+    check_names(repr(name), examples.classes)
+    _check_labels(examples.labels, len(examples.classes), name)
+    if len(torch.unique(examples.labels)) < 2:
         raise DataError(f"{name!r} has examples of one class only: there is nothing to tell apart")
-    inputs = _inputs(dataset)
+    inputs = _inputs(examples)
     if known:
         _check_shape(inputs, known[0].inputs, name, "the tasks before it")
-    return Lesson(name, names, dataset, inputs, fingerprint([dataset]))
+    return Lesson(name, examples, inputs)
 
 
-def claimed(folder: Path | None, taught: Lesson, held_out: Source | None) -> str:
+def claimed(folder: Path | None, taught: Lesson, held_out: Examples | None) -> str:
     """What marks the folder of a training as that of these examples; empty without a folder, where nothing is kept.
 
+    Args:
+        folder: Of the training.
+        taught: What is learned.
+        held_out: What chooses the best epoch, if it is not a part of that.
+
     Raises:
-        SettingsError: It holds a training of others.
+        SettingsError: The folder holds a training of others.
     """
     if folder is None:
         return ""
-    with seeded(0):
-        own = "" if held_out is None else fingerprint([as_dataset(held_out)])
-    found = f"{taught.fingerprint} {own}".strip()
+    found = f"{taught.examples.fingerprint} {'' if held_out is None else held_out.fingerprint}".strip()
     remedy = "delete it to train from the start, or give another directory"
     check_mark(folder, found, f"{folder} holds another training, of other examples: {remedy}")
     return found
@@ -124,43 +120,24 @@ def checked_inputs(inputs: Tensor, example: Tensor) -> Tensor:
     return inputs.to("cpu", example.dtype)
 
 
-def divided(lesson: Lesson, train: Source, held_out: Source | None, share: float, seed: int) -> tuple[Any, Any]:
-    """What is trained on, and what chooses the best epoch: given, or held out class by class.
-
-    Args:
-        lesson: Of ``train``.
-        train: Where it came from.
-        held_out: Examples of the same task; None holds a share out.
-        share: How much.
-        seed: Which examples those are.
+def held_out_of(taught: Lesson, held_out: Source) -> Examples:
+    """Other examples of the same task.
 
     Raises:
-        DataError: The held-out examples are unsound or unlike the task's, or examples could be in both parts.
+        DataError: They are unsound, or unlike the task's.
     """
-    if held_out is not None:
-        with seeded(0):
-            return lesson.train, _read_held_out(held_out, lesson)
-    if repeats(train):
-        raise DataError(
-            "the loader draws examples with replacement: some would be trained on and held out at once. Give "
-            "held_out=..., or a loader without such a sampler"
-        )
+    name = f"held-out set of {taught.name}"
     with seeded(0):
-        return split_held_out(lesson.train, share, seed)
+        try:
+            examples = Examples.of(held_out, taught.examples.classes)
+        except DataError as error:
+            raise DataError(f"{name!r}: {error}") from error
+        _check_labels(examples.labels, len(examples.classes), name)
+        _check_shape(_inputs(examples), taught.inputs, name, "the training examples")
+    return examples
 
 
-def _read_held_out(held_out: Source, lesson: Lesson) -> Any:  # noqa: ANN401 (any dataset of examples)
-    name, dataset = f"held-out set of {lesson.name}", as_dataset(held_out)
-    try:
-        check_finite(dataset)
-    except DataError as error:
-        raise DataError(f"{name!r}: {error}") from error
-    check_labels(labels_of(dataset), len(lesson.classes), name)
-    _check_shape(_inputs(dataset), lesson.inputs, name, "the training examples")
-    return dataset
-
-
-def check_labels(labels: Tensor, classes: int, name: str) -> None:
+def _check_labels(labels: Tensor, classes: int, name: str) -> None:
     """Refuse labels that are no class of the task.
 
     Raises:
@@ -173,23 +150,16 @@ def check_labels(labels: Tensor, classes: int, name: str) -> None:
         )
 
 
-def _names(classes: Classes, labels: Tensor) -> tuple[str, ...]:
-    if classes is None:
-        return tuple(str(k) for k in range(int(labels.max()) + 1))
-    return tuple(str(k) for k in range(classes)) if isinstance(classes, int) else tuple(map(str, classes))
-
-
-def _inputs(dataset: Any) -> Tensor:  # noqa: ANN401 (any dataset of examples)
-    """A few inputs, spread over the dataset, on the CPU."""
-    count = sized(dataset)
-    spread = range(0, count, -(-count // EXAMPLES))
+def _inputs(examples: Examples) -> Tensor:
+    """A few inputs, spread over the examples, on the CPU."""
     try:
-        inputs = torch.stack([torch.as_tensor(check_pair(dataset, index)[0]).cpu() for index in spread])
+        return torch.stack(
+            [torch.as_tensor(examples.dataset[index][0]).cpu() for index in spread(len(examples), EXAMPLES)]
+        )
     except (TypeError, ValueError, RuntimeError) as error:
         raise DataError(
             f"an input must be one tensor, of the same shape in every example ({first_line(error)}): resize the images"
         ) from error
-    return inputs
 
 
 def _check_shape(inputs: Tensor, known: Tensor, name: str, of: str) -> None:

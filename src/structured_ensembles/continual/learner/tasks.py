@@ -16,8 +16,8 @@ from torch import Tensor
 from torch.nn.functional import affine_grid, grid_sample
 from torch.utils.data import TensorDataset
 
-from structured_ensembles.data.batches import check_finite
-from structured_ensembles.data.digests import fingerprint as fingerprint_of
+from structured_ensembles.data.examples import Examples
+from structured_ensembles.data.labels import check_finite
 from structured_ensembles.data.sources.checks import check_data, check_known, check_length
 from structured_ensembles.data.sources.records import ImageData, Split, as_float, divide
 from structured_ensembles.errors import DataError, SettingsError
@@ -61,7 +61,7 @@ class Task:
     @property
     def fingerprint(self) -> str:
         """What tells its training images and labels from those of other tasks."""
-        return fingerprint_of([TensorDataset(self.train.images, self.train.labels)])
+        return Examples.of(TensorDataset(self.train.images, self.train.labels)).fingerprint
 
 
 def split_classes(images: ImageData, tasks: int, *, held_out: float = 0.1, seed: int = 0) -> list[Task]:
@@ -299,8 +299,8 @@ def _divided(images: ImageData, held_out: float, seed: int) -> tuple[Split, Spli
 
 def _of_classes(split: Split, labels: Tensor) -> Split:
     """The images of consecutive classes, numbered from 0."""
-    chosen = torch.isin(split.labels, labels)
-    return Split(split.images[chosen], split.labels[chosen] - labels[0])
+    chosen = split.part(torch.isin(split.labels, labels))
+    return Split(chosen.images, chosen.labels - labels[0])
 
 
 def _name(classes: tuple[str, ...]) -> str:

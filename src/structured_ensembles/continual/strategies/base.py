@@ -18,8 +18,7 @@ from structured_ensembles.continual.learner.heads import TaskNetwork, make_head
 from structured_ensembles.continual.learner.memory import measured
 from structured_ensembles.continual.learner.tasks import check_number, check_shape, check_task
 from structured_ensembles.continual.learner.units import COUNTER
-from structured_ensembles.data.digests import fingerprint
-from structured_ensembles.data.sources.records import as_dataset
+from structured_ensembles.data.examples import Examples
 from structured_ensembles.errors import DataError
 from structured_ensembles.files.marks import claim
 from structured_ensembles.networks.modules import draw
@@ -101,7 +100,7 @@ class Strategy(ABC):
             NetworkError: The backbone fails on the images.
         """
         learned = self._checked(task)
-        found = f"{learned.fingerprint} {fingerprint([as_dataset(task.held_out)])}"
+        found = f"{learned.fingerprint} {Examples.of(task.held_out).fingerprint}"
         refusal = f"{directory} holds the training of another task: take another directory, or delete it"
         claim(directory, found, refusal, _MARK)
         before = dict(vars(self))
@@ -173,8 +172,8 @@ class Strategy(ABC):
         """
         trained = loop.train(
             network,
-            as_dataset(train),
-            as_dataset(held_out),
+            Examples.of(train),
+            Examples.of(held_out),
             settings or self.settings.training,
             seed=derived_seed(self.seed, seeds.TRAIN, len(self.tasks)),
             label=f"{self.name}, task {len(self.tasks) + 1}",

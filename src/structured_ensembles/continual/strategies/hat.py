@@ -24,7 +24,6 @@ from structured_ensembles.continual.learner.memory import packed
 from structured_ensembles.continual.strategies._masked import Masked, Reweighted, filled
 from structured_ensembles.continual.strategies.packnet import Partial
 from structured_ensembles.data.batches import loader
-from structured_ensembles.data.sources.records import as_dataset
 from structured_ensembles.errors import SettingsError
 from structured_ensembles.seeding import derived_seed
 from structured_ensembles.types import Group, Side
@@ -96,7 +95,7 @@ class HAT(Masked):
     def _learn(self, task: Task, directory: Path | None) -> None:
         self.groups = self.groups or self._find(task)
         start, used = self.start(task), self._used()
-        network = self._gated(start, used, len(loader(as_dataset(task.train), self.settings.training.batch_size, 0)))
+        network = self._gated(start, used, len(loader(task.train, self.settings.training.batch_size, 0)))
         loss = _penalised(network, self.strength)
         trained = self.train(network, task.train, task.held_out, directory, loss=loss)
         self.open = (*self.open, trained.opened())

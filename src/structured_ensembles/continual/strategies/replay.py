@@ -12,17 +12,15 @@ import torch
 
 from structured_ensembles.continual.strategies._routing import Routed, joined, tagged
 from structured_ensembles.continual.strategies.base import SharedBackbone, served_examples
-from structured_ensembles.data.sources.records import Split
 from structured_ensembles.errors import SettingsError
 from structured_ensembles.seeding import derived_seed
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from torch import Tensor
-
     from structured_ensembles.continual.learner.memory import Served
     from structured_ensembles.continual.learner.tasks import Task
+    from structured_ensembles.data.sources.records import Split
     from structured_ensembles.options.streams import ContinualSettings
     from structured_ensembles.types import Architecture
 
@@ -87,11 +85,11 @@ class Replay(SharedBackbone):
 
 def _repeated(split: Split, least: int) -> Split:
     """The examples over and over until they are at least so many, or all of them once if they are more."""
-    return _where(split, torch.arange(max(least, len(split))) % len(split))
+    return split.part(torch.arange(max(least, len(split))) % len(split))
 
 
 def _shuffled(split: Split, seed: int) -> Split:
-    return _where(split, torch.randperm(len(split), generator=torch.Generator().manual_seed(seed)))
+    return split.part(torch.randperm(len(split), generator=torch.Generator().manual_seed(seed)))
 
 
 def _first_of_each_class(split: Split, count: int) -> Split:
@@ -99,8 +97,4 @@ def _first_of_each_class(split: Split, count: int) -> Split:
     for label in torch.unique(split.labels):
         members = split.labels == label
         places[members] = torch.arange(int(members.sum()))
-    return _where(split, (places < count).nonzero().flatten())
-
-
-def _where(split: Split, rows: Tensor) -> Split:
-    return Split(split.images[rows], split.labels[rows])
+    return split.part(places < count)

@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING
 
 from structured_ensembles.continual.learner.learner import ContinualLearner
 from structured_ensembles.continual.strategies.base import Strategy
-from structured_ensembles.data.sources import as_dataset
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -38,8 +37,7 @@ class Structured(Strategy):
 
     def _learn(self, task: Task, directory: Path | None) -> None:
         self.learner.settings = self.settings
-        train, held_out = as_dataset(task.train), as_dataset(task.held_out)
-        self.learner.learn(train, held_out, name=task.name, classes=task.classes, directory=directory)
+        self.learner.learn(task.train, task.held_out, name=task.name, classes=task.classes, directory=directory)
 
     def _network(self, task: int) -> nn.Module:
         return self.learner.network(task)

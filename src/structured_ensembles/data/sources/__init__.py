@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from structured_ensembles.data.sources.reading import Reading, read_images
-from structured_ensembles.data.sources.records import ImageData, Split, as_dataset, as_float, divide, mean_and_std
+from structured_ensembles.data.sources.records import ImageData, Split, as_float, divide, mean_and_std
 from structured_ensembles.data.sources.source import load
 from structured_ensembles.data.sources.unlabelled import Unlabelled, load_unlabelled
 
@@ -12,7 +12,6 @@ __all__ = [
     "Reading",
     "Split",
     "Unlabelled",
-    "as_dataset",
     "as_float",
     "divide",
     "load",

@@ -22,8 +22,10 @@ _CHUNK = 1024
 
 
 @dataclass(frozen=True, eq=False)
-class Split:
-    """Labelled images.
+class Split(Dataset[tuple[Tensor, int]]):
+    """Labelled images in memory: a dataset of (pixels, label), float32 in [0, 1] of shape (C, H, W), and an int.
+
+    Images are converted when they are asked for: four bytes a pixel for one batch, not for the whole set.
 
     Attributes:
         images: (N, C, H, W), uint8, or float32 in [0, 1].
@@ -36,6 +38,19 @@ class Split:
     def __len__(self) -> int:
         """N."""
         return len(self.labels)
+
+    def __getitem__(self, index: int) -> tuple[Tensor, int]:
+        """One image as floats, and its label."""
+        return as_float(self.images[index]), int(self.labels[index])
+
+    def __getitems__(self, indices: Sequence[int]) -> list[tuple[Tensor, int]]:
+        """Several of them, converted together."""
+        chosen = torch.as_tensor(indices)
+        return list(zip(as_float(self.images[chosen]).unbind(), self.labels[chosen].tolist(), strict=True))
+
+    def part(self, chosen: Tensor) -> Split:
+        """Those of a mask (N,), or of some numbers in their order."""
+        return Split(self.images[chosen], self.labels[chosen])
 
 
 @dataclass(frozen=True, eq=False)
@@ -63,32 +78,9 @@ class ImageData:
         return channels, height, width
 
 
-class _Pixels(Dataset[tuple[Tensor, int]]):
-    """Converts images when they are asked for: four bytes a pixel for one batch, not for the whole set."""
-
-    def __init__(self, split: Split) -> None:
-        self._split = split
-
-    def __len__(self) -> int:
-        return len(self._split)
-
-    def __getitem__(self, index: int) -> tuple[Tensor, int]:
-        return as_float(self._split.images[index]), int(self._split.labels[index])
-
-    def __getitems__(self, indices: Sequence[int]) -> list[tuple[Tensor, int]]:
-        chosen = torch.as_tensor(indices)
-        images = as_float(self._split.images[chosen])
-        return list(zip(images.unbind(), self._split.labels[chosen].tolist(), strict=True))
-
-
 def as_float(images: Tensor) -> Tensor:
     """The pixels as float32 in [0, 1], whichever of the two ways they are stored in."""
     return images.float() / 255 if images.dtype == torch.uint8 else images
-
-
-def as_dataset(split: Split) -> Dataset[tuple[Tensor, int]]:
-    """The split as (pixels, label) pairs: float32 in [0, 1] of shape (C, H, W), and an int."""
-    return _Pixels(split)
 
 
 def mean_and_std(split: Split) -> tuple[tuple[float, ...], tuple[float, ...]]:
@@ -128,8 +120,4 @@ def divide(split: Split, share: float, seed: int) -> tuple[Split, Split]:
             raise DataError(f"class {label} has one image only: at least 2 are needed to cut the set in two")
         taken = min(max(round(share * len(members)), 1), len(members) - 1)
         second[members[torch.randperm(len(members), generator=generator)[:taken]]] = True
-    return _where(split, ~second), _where(split, second)
-
-
-def _where(split: Split, chosen: Tensor) -> Split:
-    return Split(split.images[chosen], split.labels[chosen])
+    return split.part(~second), split.part(second)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import itertools
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from structured_ensembles.data import sources as datasets
 from structured_ensembles.evaluation import ece, measure, nll
@@ -69,8 +69,7 @@ def _measured(grid: Grid, cell: Cell, images: ImageData, state: Path | None) -> 
         settings_of(grid.plan, cell.method, cell.budget),
     )
     resumed = state is not None and state.exists()
-    pixels: Any = datasets.as_dataset(images.train)
-    contestant.fit(pixels, classes=images.classes, seed=cell.seed, directory=state)
+    contestant.fit(images.train, classes=images.classes, seed=cell.seed, directory=state)
     prediction = answer(contestant, images.test.images)
     values = _values(prediction, images) | _calibrated(contestant.calibrated(prediction), images) | _costs(contestant)
     return values if resumed else {**values, "seconds": contestant.seconds}
