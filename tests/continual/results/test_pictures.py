@@ -27,7 +27,7 @@ def pixels(path: Path) -> bytes:
 @pytest.fixture(autouse=True)
 def _coarse(monkeypatch):
     """Fewer dots, the same pictures: drawing is what takes time here."""
-    monkeypatch.setattr("structured_ensembles.evaluation.pictures.curves._DPI", 40)
+    monkeypatch.setattr("structured_ensembles.evaluation.pictures.drawing._DPI", 40)
 
 
 @pytest.fixture

@@ -119,4 +119,4 @@ def numbers(results: Results) -> dict[str, Mapping[str, Spread]]:
     has is absent.
     """
     cells = [StreamRun(StreamCell(name, run.seed), result=run) for name, runs in results.items() for run in runs]
-    return {summary.strategy: summary.values for summary in summarise(cells)}
+    return {one.arm: one.values for one in summarise(cells)}
