@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
     from structured_ensembles.continual.results.curves import Curve, Results
+    from structured_ensembles.continual.results.records import StreamRun
     from structured_ensembles.continual.streams.protocol import StreamResult
 
 _SHAPES = "os^DvPX*"
@@ -41,13 +42,12 @@ _LEGIBLE = 12
 _NUMBER: dict[str, Any] = {"ha": "center", "va": "center", "fontsize": 8}
 
 
-def draw(results: Results, folder: Path, owners: Mapping[str, Sequence[int]] | None = None) -> list[Path]:
+def draw(runs: Sequence[StreamRun], folder: Path) -> list[Path]:
     """Draw everything that there is something to show of.
 
     Args:
-        results: By strategy, one result for each seed.
+        runs: Of one stream; those that failed are in no picture.
         folder: Where the PNG files go; it is made if it is missing, and pictures in it are replaced, each whole.
-        owners: By layer, which task owns each channel, -1 where none does; of one seed of the structured strategy.
 
     Returns:
         The files, in the order in which they are best looked at.
@@ -55,6 +55,7 @@ def draw(results: Results, folder: Path, owners: Mapping[str, Sequence[int]] | N
     Raises:
         DataError: There is no result, a stream is not finished, or the streams differ.
     """
+    results, owners = curves.by_strategy(runs), curves.owners(runs)
     curves.check(results)
     folder.mkdir(parents=True, exist_ok=True)
     drawn = {"accuracy.png": accuracy_over_stream, "matrix.png": accuracy_matrix, "memory.png": memory_over_stream}
