@@ -12,7 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from structured_ensembles.evaluation.statistics import grouped
-from structured_ensembles.evaluation.table import NONE, WIDTH, duration
+from structured_ensembles.evaluation.table import NONE, WIDTH, duration, scaled
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -58,6 +58,11 @@ def by_seed(told: Iterable[tuple[str, int, str]]) -> list[str]:
         f"{arm}, seed{'s' * (len(which) > 1)} {', '.join(map(str, which))}: {text}"
         for (arm, text), which in seeds.items()
     ]
+
+
+def size(count: float) -> str:
+    """Bytes, with three digits and a decimal prefix."""
+    return "{} {}B".format(*scaled(count))
 
 
 def finished(row: Summary[Any]) -> str:

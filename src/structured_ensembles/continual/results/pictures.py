@@ -22,7 +22,7 @@ from structured_ensembles.evaluation.pictures.drawing import (
     label_axes,
     save_whole,
 )
-from structured_ensembles.evaluation.table import scaled
+from structured_ensembles.evaluation.text import size
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -93,7 +93,7 @@ def memory_over_stream(results: Results, path: str | Path) -> None:
         axes.fill_between(range(1, len(means) + 1), means, color="0.95", zorder=0, label="below separate networks")
     _lines(axes, results, curves.memory)
     axes.set_ylim(bottom=0)
-    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: "{} {}B".format(*scaled(value))))
+    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: size(value)))
     finish(figure, Path(path))
 
 

@@ -10,7 +10,7 @@ from rich.text import Text
 from structured_ensembles.continual.results.records import PARTS, summarise
 from structured_ensembles.continual.streams.untold import BATCH
 from structured_ensembles.evaluation import text
-from structured_ensembles.evaluation.table import NONE, scaled
+from structured_ensembles.evaluation.table import NONE
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -103,12 +103,11 @@ def unaided(runs: Sequence[StreamRun]) -> list[str]:
 def _unaided(row: Summary[str]) -> str:
     found = {name.removeprefix(_UNTOLD): one.mean for name, one in row.values.items() if name.startswith(_UNTOLD)}
     share = {name: f"{100 * value:.1f} %" for name, value in found.items()}
-    digits, prefix = scaled(found["nbytes"])
     return (
         f"{row.arm} finds the task of {share['task']} of single images, and of {share['batch']} of batches of "
         f"{BATCH}. Task and class are right for {share['right']} of the images, the class for {share['told']} when the "
         f"task is told. AUROC of a task's images against the others': {found['auroc']:.3f}; of known tasks against one "
-        f"that is new: {found['novelty']:.3f}. The statistics for this take {digits} {prefix}B more."
+        f"that is new: {found['novelty']:.3f}. The statistics for this take {text.size(found['nbytes'])} more."
     )
 
 
@@ -140,10 +139,7 @@ def _cell(row: Summary[str], column: _Column, between: str = " ± ") -> str:
 
 
 def _bytes(row: Summary[str], name: str) -> str:
-    if name not in row.values:
-        return NONE
-    digits, prefix = scaled(row.values[name].mean)
-    return f"{digits} {prefix}B"
+    return text.size(row.values[name].mean) if name in row.values else NONE
 
 
 def console(runs: Sequence[StreamRun], console: Console) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import cycle, product
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -79,7 +80,5 @@ def reliability_diagram(curves: Mapping[str, Reliability], path: str | Path) -> 
 
 def _styles() -> Iterator[dict[str, str | float]]:
     """Line styles without end: all colours as full lines, then dashed, dotted ..."""
-    while True:
-        for dash in _DASHES:
-            for colour in COLOURS:
-                yield {"color": colour, "linestyle": dash, "linewidth": 1.5, "marker": "o", "markersize": 4}
+    for dash, colour in cycle(product(_DASHES, COLOURS)):
+        yield {"color": colour, "linestyle": dash, "linewidth": 1.5, "marker": "o", "markersize": 4}

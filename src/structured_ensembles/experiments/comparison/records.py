@@ -194,9 +194,10 @@ def summarise(results: Sequence[Result]) -> list[Summary[Arm]]:
         DataError: A cell occurs twice.
         SettingsError: A budget cannot be read.
     """
-    methods = list(dict.fromkeys(result.cell.method for result in results))
-    arms = sorted(_by_arm(results).items(), key=lambda item: _place(item[0], methods))
-    return [summary(arm, [run.values if run.error is None else None for run in runs.values()]) for arm, runs in arms]
+    return [
+        summary(arm, [run.values if run.error is None else None for run in runs.values()])
+        for arm, runs in _by_arm(results).items()
+    ]
 
 
 def sections(summaries: Sequence[Summary[Arm]]) -> dict[int, list[Summary[Arm]]]:
@@ -236,7 +237,7 @@ def paired(results: Sequence[Result], baseline: str, value: str) -> list[Differe
     """
     runs = _by_arm(results)
     differences = []
-    for arm in (one.arm for one in summarise(results)):
+    for arm in runs:
         reference = _reference(arm, baseline, runs)
         if reference is None or reference == arm:
             continue
@@ -257,18 +258,16 @@ def _by_seed(runs: Mapping[int, Result], value: str) -> dict[int, float]:
 
 
 def _by_arm(results: Sequence[Result]) -> dict[Arm, dict[int, Result]]:
-    """By arm, then by seed."""
+    """By arm, in the order of `summarise`, then by seed."""
     arms: dict[Arm, dict[int, Result]] = {}
     for result in results:
         runs = arms.setdefault(result.cell.arm, {})
         if result.cell.seed in runs:
             raise DataError(f"{result.cell} occurs twice: pass every run once")
         runs[result.cell.seed] = result
-    return arms
-
-
-def _place(arm: Arm, methods: Sequence[str]) -> tuple[int, tuple[bool, bool, str, float], int]:
-    return arm.members, _size(arm.budget), methods.index(arm.method)
+    methods = list(dict.fromkeys(arm.method for arm in arms))
+    order = sorted(arms, key=lambda arm: (arm.members, _size(arm.budget), methods.index(arm.method)))
+    return {arm: arms[arm] for arm in order}
 
 
 def _size(budget: str) -> tuple[bool, bool, str, float]:
