@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from structured_ensembles import Ensemble
 from structured_ensembles.data import sources
+from structured_ensembles.evaluation import text
 from structured_ensembles.evaluation.assessment import Extent, assess, evaluation
 from structured_ensembles.experiments import run
 from structured_ensembles.files.whole import write_whole
@@ -116,14 +117,12 @@ def section(folders: Sequence[Path]) -> str:
         return ""
     by_method = {name: [one for run_ in found for one in run_["predictors"] if one["name"] == name] for name in METHODS}
     outside = [one["name"] for one in by_method["single"][0]["out_of_distribution"]]
+    head = [f"mean of {text.counted(len(found), 'seed')}", *(f"`{name}`" for name in METHODS)]
     lines = [
-        f"| mean of {len(found)} seed{'s' * (len(found) > 1)} | " + " | ".join(f"`{name}`" for name in METHODS) + " |"
+        [title, *(_cell([_read(read, entry) for entry in by_method[name]], form) for name in METHODS)]
+        for title, form, read in _rows(outside)
     ]
-    lines.append("| --- |" + " --- |" * len(METHODS))
-    for title, form, read in _rows(outside):
-        cells = [_cell([_read(read, entry) for entry in by_method[name]], form) for name in METHODS]
-        lines.append(f"| {title} | " + " | ".join(cells) + " |")
-    return "\n".join(lines)
+    return text.markdown_table(head, lines, names=len(head))
 
 
 def _read(read: Callable[[Entry], float | None], entry: Entry) -> float | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
@@ -11,6 +12,7 @@ from torch import nn
 
 from structured_ensembles.continual.learner.memory import Memory
 from structured_ensembles.continual.learner.tasks import Task
+from structured_ensembles.continual.results.records import StreamCell, StreamRun
 from structured_ensembles.continual.streams.protocol import Step, StreamResult
 from structured_ensembles.data.sources import Split
 from structured_ensembles.options.choices import Optimiser
@@ -19,7 +21,7 @@ from structured_ensembles.options.streams import ContinualSettings
 from structured_ensembles.options.training import TrainingSettings
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
 
 def images(count: int, classes: int, seed: int) -> Split:
@@ -116,5 +118,18 @@ def made_up() -> Callable[..., dict[str, list[StreamResult]]]:
         names: Sequence[str] = STRATEGIES, tasks: int = 4, seeds: int = 3, shift: float = 0
     ) -> dict[str, list[StreamResult]]:
         return {name: [made_up_result(name, seed, tasks, shift) for seed in range(seeds)] for name in names}
+
+    return make
+
+
+@pytest.fixture
+def as_runs() -> Callable[..., list[StreamRun]]:
+    """The runs that results by strategy came from; the first of them knows who owns which channels."""
+
+    def make(
+        results: Mapping[str, Sequence[StreamResult]], owners: Mapping[str, Sequence[int]] | None = None
+    ) -> list[StreamRun]:
+        runs = [StreamRun(StreamCell(name, run.seed), result=run) for name, of_one in results.items() for run in of_one]
+        return [replace(run, owners=owners) if run is runs[0] else run for run in runs]
 
     return make

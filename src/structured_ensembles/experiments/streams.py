@@ -25,7 +25,7 @@ from structured_ensembles.continual.results.records import (
     steps_csv,
     to_json,
 )
-from structured_ensembles.continual.results.tables import failures, markdown, notices, unaided
+from structured_ensembles.continual.results.tables import markdown
 from structured_ensembles.continual.strategies.structured import Structured
 from structured_ensembles.continual.streams import protocol, untold
 from structured_ensembles.data import sources as datasets
@@ -41,7 +41,6 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from structured_ensembles.continual.learner.tasks import Task
-    from structured_ensembles.continual.streams.protocol import StreamResult
     from structured_ensembles.data.sources import ImageData
     from structured_ensembles.options.plans import StreamGrid, StreamPlan
 
@@ -156,7 +155,7 @@ def write_pictures(runs: Sequence[StreamRun], folder: Path) -> None:
     from structured_ensembles.continual.results import pictures
 
     with suppress(DataError):  # nothing to draw: all runs failed
-        pictures.draw(_by_strategy(runs), folder, _owners(runs))
+        pictures.draw(runs, folder)
 
 
 def write_page(runs: Sequence[StreamRun], folder: Path, data: str, settings: Mapping[str, object]) -> None:
@@ -170,29 +169,5 @@ def write_page(runs: Sequence[StreamRun], folder: Path, data: str, settings: Map
     """
     from structured_ensembles.continual.results import report
 
-    failed = {run.cell.strategy for run in runs if not run.proved}
-    about = report.About(
-        data=data,
-        owners=_owners(runs) or {},
-        proved=frozenset(run.cell.strategy for run in runs) - failed,
-        failures=failures(runs),
-        notices=notices(runs),
-        unaided=unaided(runs),
-        settings=settings,
-    )
     with suppress(DataError):
-        report.write(folder / "stream.html", _by_strategy(runs), about)
-
-
-def _by_strategy(runs: Sequence[StreamRun]) -> dict[str, list[StreamResult]]:
-    """The results of strategies that have one."""
-    found: dict[str, list[StreamResult]] = {}
-    for run in runs:
-        if run.result is not None:
-            found.setdefault(run.cell.strategy, []).append(run.result)
-    return found
-
-
-def _owners(runs: Sequence[StreamRun]) -> Mapping[str, Sequence[int]] | None:
-    """Of the first run that has them."""
-    return next((run.owners for run in runs if run.owners), None)
+        report.write(folder / "stream.html", runs, data, settings)

@@ -27,7 +27,7 @@ def pixels(path: Path) -> bytes:
 @pytest.fixture(autouse=True)
 def _coarse(monkeypatch):
     """Fewer dots, the same pictures: drawing is what takes time here."""
-    monkeypatch.setattr("structured_ensembles.evaluation.pictures.curves._DPI", 40)
+    monkeypatch.setattr("structured_ensembles.evaluation.pictures.drawing._DPI", 40)
 
 
 @pytest.fixture
@@ -41,15 +41,15 @@ def drawn(monkeypatch):
     return figures
 
 
-def test_everything_that_can_be_shown_is_drawn(made_up, tmp_path):
-    found = pictures.draw(made_up(["naive", "structured"]), tmp_path / "deep" / "folder", OWNERS)
+def test_everything_that_can_be_shown_is_drawn(made_up, as_runs, tmp_path):
+    found = pictures.draw(as_runs(made_up(["naive", "structured"]), OWNERS), tmp_path / "deep" / "folder")
     assert [path.name for path in found] == ALL
     assert {path.name for path in (tmp_path / "deep" / "folder").iterdir()} == set(ALL)
     assert all(len(set(pixels(path))) > 10 for path in found)
 
 
-def test_what_takes_no_capacity_has_no_picture_of_it(made_up, tmp_path):
-    assert [path.name for path in pictures.draw(made_up(["naive", "ewc"]), tmp_path)] == ALL[:3]
+def test_what_takes_no_capacity_has_no_picture_of_it(made_up, as_runs, tmp_path):
+    assert [path.name for path in pictures.draw(as_runs(made_up(["naive", "ewc"])), tmp_path)] == ALL[:3]
     with pytest.raises(DataError, match="no strategy takes channels or weights"):
         pictures.capacity_left(made_up(["naive"]), tmp_path / "x.png")
 
@@ -127,10 +127,10 @@ def test_no_channel_and_no_result_are_refused_before_anything_is_written(made_up
         with pytest.raises(DataError, match="no channel to draw"):
             pictures.channel_owners(nothing, tmp_path / "x.png")
     with pytest.raises(DataError, match="no result of any strategy"):
-        pictures.draw({}, tmp_path / "folder")
+        pictures.draw([], tmp_path / "folder")
     assert list(tmp_path.iterdir()) == []
 
 
-def test_one_task_and_one_seed_can_be_drawn(made_up, tmp_path):
-    found = pictures.draw(made_up(["structured"], tasks=1, seeds=1), tmp_path, {"a": [0, -1]})
+def test_one_task_and_one_seed_can_be_drawn(made_up, as_runs, tmp_path):
+    found = pictures.draw(as_runs(made_up(["structured"], tasks=1, seeds=1), {"a": [0, -1]}), tmp_path)
     assert [path.name for path in found] == ALL

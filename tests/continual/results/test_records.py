@@ -161,8 +161,8 @@ def test_seconds_are_those_of_all_tasks_or_none() -> None:
 
 def test_strategies_are_summed_up_over_their_seeds() -> None:
     ours, single, joint = summarise(RUNS)
-    assert (ours.strategy, ours.seeds, ours.failed) == ("structured", 3, 1)
-    assert (single.strategy, single.seeds, joint.strategy) == ("single_task", 1, "joint")
+    assert (ours.arm, ours.seeds, ours.failed) == ("structured", 3, 1)
+    assert (single.arm, single.seeds, joint.arm) == ("single_task", 1, "joint")
     accuracy = ours.values["average_accuracy"]
     assert (accuracy.mean, accuracy.count) == (pytest.approx((0.625 + 1.0) / 2), 2)
     assert accuracy.deviation == pytest.approx((1.0 - 0.625) / math.sqrt(2))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import asdict
 
 import hypothesis.strategies as st
 import pytest
@@ -56,13 +57,12 @@ def test_one_task_has_accuracies_and_nothing_to_forget():
     assert (found.transfer, found.intransigence) == (0.25, 0.25)
     undefined = (found.backward_transfer_lopez_paz, found.backward_transfer_diaz_rodriguez, found.forgetting)
     assert all(math.isnan(value) for value in undefined)
-    assert found.to_json()["forgetting"] is None
 
 
 def test_what_was_not_measured_is_not_made_up():
     hole = [[0.9, NAN], [NAN, 0.8]]
-    for name, value in metrics.measure(hole).to_json().items():
-        assert value is None, name
+    for name, value in asdict(metrics.measure(hole)).items():
+        assert math.isnan(value), name
 
 
 @given(st.integers(2, 6), st.floats(0, 1))

@@ -14,7 +14,7 @@ from structured_ensembles.continual.strategies.single_task import SingleTask
 from structured_ensembles.continual.strategies.structured import Structured
 from structured_ensembles.continual.streams.protocol import StreamResult
 from structured_ensembles.errors import DataError
-from structured_ensembles.evaluation.statistics import Spread, spread
+from structured_ensembles.evaluation.statistics import Spread, grouped, spread
 
 Results: TypeAlias = Mapping[str, Sequence[StreamResult]]
 """By strategy, one result for each seed."""
@@ -24,6 +24,21 @@ OURS, SEPARATE, JOINT = Structured.name, SingleTask.name, Joint.name
 
 Curve: TypeAlias = tuple[Spread, ...]
 """One number after each of the T tasks."""
+
+
+def by_strategy(runs: Sequence[StreamRun]) -> Results:
+    """Of the strategies that have one; one that failed with all seeds is absent."""
+    return grouped((run.cell.strategy, run.result) for run in runs if run.result is not None)
+
+
+def owners(runs: Sequence[StreamRun]) -> Mapping[str, Sequence[int]]:
+    """By layer, which task owns each channel, -1 where none does; of the first run that knows it."""
+    return next((run.owners for run in runs if run.owners), {})
+
+
+def proved(runs: Sequence[StreamRun]) -> set[str]:
+    """The strategies that were found, with all seeds, to have forgotten nothing, to the bit."""
+    return {run.cell.strategy for run in runs} - {run.cell.strategy for run in runs if not run.proved}
 
 
 def check(results: Results) -> None:
@@ -119,4 +134,4 @@ def numbers(results: Results) -> dict[str, Mapping[str, Spread]]:
     has is absent.
     """
     cells = [StreamRun(StreamCell(name, run.seed), result=run) for name, runs in results.items() for run in runs]
-    return {summary.strategy: summary.values for summary in summarise(cells)}
+    return {one.arm: one.values for one in summarise(cells)}

@@ -10,12 +10,19 @@ from typing import TYPE_CHECKING, Any
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
-from matplotlib.ticker import FuncFormatter, MaxNLocator, PercentFormatter
+from matplotlib.ticker import FuncFormatter, PercentFormatter
 
 from structured_ensembles.continual.results import curves
 from structured_ensembles.errors import DataError
-from structured_ensembles.evaluation.pictures.curves import COLOURS, label_axes, save_whole
-from structured_ensembles.evaluation.table import scaled
+from structured_ensembles.evaluation.pictures.drawing import (
+    COLOURS,
+    finish,
+    in_percent,
+    in_whole_numbers,
+    label_axes,
+    save_whole,
+)
+from structured_ensembles.evaluation.text import size
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -23,6 +30,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
     from structured_ensembles.continual.results.curves import Curve, Results
+    from structured_ensembles.continual.results.records import StreamRun
     from structured_ensembles.continual.streams.protocol import StreamResult
 
 _SHAPES = "os^DvPX*"
@@ -34,13 +42,12 @@ _LEGIBLE = 12
 _NUMBER: dict[str, Any] = {"ha": "center", "va": "center", "fontsize": 8}
 
 
-def draw(results: Results, folder: Path, owners: Mapping[str, Sequence[int]] | None = None) -> list[Path]:
+def draw(runs: Sequence[StreamRun], folder: Path) -> list[Path]:
     """Draw everything that there is something to show of.
 
     Args:
-        results: By strategy, one result for each seed.
+        runs: Of one stream; those that failed are in no picture.
         folder: Where the PNG files go; it is made if it is missing, and pictures in it are replaced, each whole.
-        owners: By layer, which task owns each channel, -1 where none does; of one seed of the structured strategy.
 
     Returns:
         The files, in the order in which they are best looked at.
@@ -48,6 +55,7 @@ def draw(results: Results, folder: Path, owners: Mapping[str, Sequence[int]] | N
     Raises:
         DataError: There is no result, a stream is not finished, or the streams differ.
     """
+    results, owners = curves.by_strategy(runs), curves.owners(runs)
     curves.check(results)
     folder.mkdir(parents=True, exist_ok=True)
     drawn = {"accuracy.png": accuracy_over_stream, "matrix.png": accuracy_matrix, "memory.png": memory_over_stream}
@@ -69,8 +77,8 @@ def accuracy_over_stream(results: Results, path: str | Path) -> None:
     """
     figure, axes = _stage(results, "accuracy, mean over the tasks so far (%)")
     _lines(axes, results, curves.accuracy)
-    axes.yaxis.set_major_formatter(PercentFormatter(xmax=1, symbol=""))
-    _finish(figure, Path(path))
+    in_percent(axes.yaxis)
+    finish(figure, Path(path))
 
 
 def memory_over_stream(results: Results, path: str | Path) -> None:
@@ -85,8 +93,8 @@ def memory_over_stream(results: Results, path: str | Path) -> None:
         axes.fill_between(range(1, len(means) + 1), means, color="0.95", zorder=0, label="below separate networks")
     _lines(axes, results, curves.memory)
     axes.set_ylim(bottom=0)
-    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: "{} {}B".format(*scaled(value))))
-    _finish(figure, Path(path))
+    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: size(value)))
+    finish(figure, Path(path))
 
 
 def accuracy_matrix(results: Results, path: str | Path) -> None:
@@ -99,13 +107,8 @@ def accuracy_matrix(results: Results, path: str | Path) -> None:
     limits = (min(known), max(*known, min(known) + 0.01))
     panels = _panels(list(maps), side=1.6 + 0.28 * len(next(iter(maps.values()))))
     for axes, rows in zip(panels.axes, maps.values(), strict=True):
-        _heat(axes, rows, limits)
-        label_axes(axes, axes.get_title(), "task answered", "tasks learned")
-        _plain(axes)
-        axes.xaxis.set_major_formatter(lambda value, _: f"{value + 1:.0f}")
-        axes.yaxis.set_major_formatter(lambda value, _: f"{value + 1:.0f}")
-    _scale(panels, "accuracy (%)")
-    save_whole(panels, Path(path))
+        _heat(axes, rows, limits, "task answered", "tasks learned")
+    _finish_heat(panels, "accuracy (%)", Path(path))
 
 
 def capacity_left(results: Results, path: str | Path) -> None:
@@ -122,13 +125,9 @@ def capacity_left(results: Results, path: str | Path) -> None:
     layers, tasks = max(map(len, left.values())), len(next(iter(next(iter(left.values())).values())))
     panels = _panels(list(left), side=1.8 + 0.28 * max(layers, tasks))
     for axes, found in zip(panels.axes, left.values(), strict=True):
-        _heat(axes, list(found.values()), (0.0, 1.0))
-        label_axes(axes, axes.get_title(), "tasks learned", "")
-        _plain(axes)
+        _heat(axes, list(found.values()), (0.0, 1.0), "tasks learned", "")
         axes.set_yticks(range(len(found)), [curves.short(layer) for layer in found], fontsize=8)
-        axes.xaxis.set_major_formatter(lambda value, _: f"{value + 1:.0f}")
-    _scale(panels, "left (%)")
-    save_whole(panels, Path(path))
+    _finish_heat(panels, "left (%)", Path(path))
 
 
 def channel_owners(owners: Mapping[str, Sequence[int]], path: str | Path) -> None:
@@ -156,8 +155,7 @@ def channel_owners(owners: Mapping[str, Sequence[int]], path: str | Path) -> Non
     axes.tick_params(length=0)
     named = [(owner, f"task {owner + 1}" if owner >= 0 else "free") for owner in (*range(tasks), -1)]
     handles = [Patch(label=name, **_owner_style(owner)) for owner, name in named]
-    figure.legend(handles=handles, loc="outside right upper", frameon=False)
-    save_whole(figure, Path(path))
+    finish(figure, Path(path), handles=handles)
 
 
 def _owner_style(owner: int) -> dict[str, Any]:
@@ -175,7 +173,7 @@ def _stage(results: Results, title: str) -> tuple[Figure, Axes]:
     figure = Figure(figsize=(8, max(4.2, 1 + 0.25 * len(results))), layout="constrained")
     axes = figure.subplots()
     label_axes(axes, "", "tasks learned", title)
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
+    in_whole_numbers(axes.xaxis)
     return figure, axes
 
 
@@ -201,11 +199,6 @@ def _lines(axes: Axes, results: Results, measured: Callable[[Sequence[StreamResu
         )
 
 
-def _finish(figure: Figure, path: Path) -> None:
-    figure.legend(loc="outside right upper", frameon=False)
-    save_whole(figure, path)
-
-
 def _panels(names: Sequence[str], side: float) -> Figure:
     """A grid with a square for each name."""
     columns = min(4, len(names))
@@ -219,8 +212,11 @@ def _panels(names: Sequence[str], side: float) -> Figure:
     return figure
 
 
-def _heat(axes: Axes, rows: Sequence[Sequence[float | None]], limits: tuple[float, float]) -> None:
-    """A square for each number, empty where there is none; numbers are written in, where they can be read."""
+def _heat(axes: Axes, rows: Sequence[Sequence[float | None]], limits: tuple[float, float], x: str, y: str) -> None:
+    """A square for each number, empty where there is none; numbers are written in, where they can be read.
+
+    Columns and rows are counted from 1.
+    """
     values = [[float("nan") if value is None else value for value in row] for row in rows]
     axes.imshow(values, cmap="cividis", vmin=limits[0], vmax=limits[1], aspect="auto")
     for i, row in enumerate(rows if max(len(rows), len(rows[0])) <= _LEGIBLE else ()):
@@ -228,18 +224,18 @@ def _heat(axes: Axes, rows: Sequence[Sequence[float | None]], limits: tuple[floa
             if value is not None:
                 dark = (value - limits[0]) / (limits[1] - limits[0]) < 0.5
                 axes.text(j, i, f"{100 * value:.0f}", color="white" if dark else "black", **_NUMBER)
-
-
-def _plain(axes: Axes) -> None:
+    label_axes(axes, axes.get_title(), x, y)
     axes.grid(visible=False)
     axes.spines[:].set_visible(False)
     for axis in (axes.xaxis, axes.yaxis):
-        axis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1, nbins=10))
+        in_whole_numbers(axis)
+        axis.set_major_formatter(lambda value, _: f"{value + 1:.0f}")
 
 
-def _scale(figure: Figure, title: str) -> None:
-    """What the colours of all panels mean."""
+def _finish_heat(figure: Figure, title: str, path: Path) -> None:
+    """Say what the colours of all panels mean, and save the picture."""
     panels = list(figure.axes)
     bar = figure.colorbar(panels[0].images[0], ax=panels, shrink=0.6, format=PercentFormatter(xmax=1, symbol=""))
     bar.set_label(title)
     bar.outline.set_visible(False)
+    save_whole(figure, path)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import math
 from dataclasses import asdict, dataclass, fields
 from typing import TYPE_CHECKING, Any
@@ -15,13 +13,12 @@ from structured_ensembles.continual.streams.metrics import model_size_efficiency
 from structured_ensembles.continual.streams.protocol import Step, StreamResult
 from structured_ensembles.continual.streams.untold import Untold
 from structured_ensembles.errors import ArtefactError, DataError
-from structured_ensembles.evaluation.statistics import spread
+from structured_ensembles.evaluation.statistics import Summary, summary
+from structured_ensembles.evaluation.text import csv_table
 from structured_ensembles.files.plain import fields_of, is_a, object_of, require
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
-
-    from structured_ensembles.evaluation.statistics import Spread
+    from collections.abc import Mapping, Sequence
 
 PARTS = tuple(part.name for part in fields(Memory))
 """What bytes are for."""
@@ -72,23 +69,6 @@ class StreamRun:
     def seconds(self) -> float | None:
         """How long learning took; None if it failed, or went on from an earlier stop."""
         return None if self.result is None or math.isnan(self.result.seconds) else self.result.seconds
-
-
-@dataclass(frozen=True)
-class StreamSummary:
-    """A strategy over its seeds.
-
-    Attributes:
-        strategy: Its name.
-        seeds: How many were run, the failed ones included.
-        failed: How many of them failed.
-        values: By name, what the others came to; a value that none has is absent.
-    """
-
-    strategy: str
-    seeds: int
-    failed: int
-    values: Mapping[str, Spread]
 
 
 def to_json(run: StreamRun) -> dict[str, object]:
@@ -199,7 +179,7 @@ def _reference(strategy: str, seed: int, runs: Sequence[StreamRun]) -> StreamRes
     return next((run.result for run in runs if run.cell == StreamCell(strategy, seed)), None)
 
 
-def summarise(runs: Sequence[StreamRun]) -> list[StreamSummary]:
+def summarise(runs: Sequence[StreamRun]) -> list[Summary[str]]:
     """Every strategy over its seeds, in the order in which they first come.
 
     Raises:
@@ -208,21 +188,15 @@ def summarise(runs: Sequence[StreamRun]) -> list[StreamSummary]:
     if len({run.cell for run in runs}) < len(runs):
         raise DataError("a strategy and seed occur twice: pass every run once")
     strategies = dict.fromkeys(run.cell.strategy for run in runs)
-    return [_summary(name, [run for run in runs if run.cell.strategy == name], runs) for name in strategies]
-
-
-def _summary(strategy: str, mine: Sequence[StreamRun], runs: Sequence[StreamRun]) -> StreamSummary:
-    finished = [values(run, runs) for run in mine if run.error is None]
-    names = dict.fromkeys(name for one in finished for name in one)
-    spreads = {name: spread([one[name] for one in finished if name in one]) for name in names}
-    return StreamSummary(strategy, len(mine), len(mine) - len(finished), spreads)
+    found = {run.cell: values(run, runs) if run.error is None else None for run in runs}
+    return [summary(name, [found[cell] for cell in found if cell.strategy == name]) for name in strategies]
 
 
 def runs_csv(runs: Sequence[StreamRun]) -> str:
     """A table with a row for each run: strategy, seed, all `values`, and error, empty for a run that finished."""
     rows = [(run, values(run, runs)) for run in runs]
     names = dict.fromkeys(name for _, found in rows for name in found)
-    return _csv(
+    return csv_table(
         ["strategy", "seed", *names, "error"],
         [{**asdict(run.cell), **found, "error": run.error} for run, found in rows],
     )
@@ -234,7 +208,7 @@ def accuracies_csv(runs: Sequence[StreamRun]) -> str:
     Columns: strategy, seed; learned, how many tasks had been learned; task, which one was measured, from 1 on, and its
     name; accuracy. What was not measured has no row.
     """
-    return _csv(
+    return csv_table(
         ["strategy", "seed", "learned", "task", "name", "accuracy"],
         [
             {**asdict(run.cell), "learned": i, "task": j, "name": result.steps[j - 1].task, "accuracy": accuracy}
@@ -254,7 +228,7 @@ def steps_csv(runs: Sequence[StreamRun]) -> str:
     of the share that is left, empty where nothing is taken.
     """
     parts = [f"bytes_{part}" for part in PARTS]
-    return _csv(
+    return csv_table(
         ["strategy", "seed", "learned", "name", "seconds", "bytes", *parts, "marginal_bytes", "capacity"],
         [
             {**asdict(run.cell), "learned": i, **_step_row(step)}
@@ -277,11 +251,3 @@ def _step_row(step: Step) -> dict[str, Any]:
 
 def _finished(runs: Sequence[StreamRun]) -> list[tuple[StreamRun, StreamResult]]:
     return [(run, run.result) for run in runs if run.result is not None]
-
-
-def _csv(names: Sequence[str], rows: Iterable[Mapping[str, object]]) -> str:
-    text = io.StringIO()
-    writer = csv.DictWriter(text, names, lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    return text.getvalue()

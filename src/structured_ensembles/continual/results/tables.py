@@ -5,22 +5,20 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from rich import box
-from rich.measure import Measurement
-from rich.table import Table
 from rich.text import Text
 
 from structured_ensembles.continual.results.records import PARTS, summarise
 from structured_ensembles.continual.streams.untold import BATCH
-from structured_ensembles.evaluation.table import NONE, WIDTH, duration, scaled
+from structured_ensembles.evaluation import text
+from structured_ensembles.evaluation.table import NONE
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Sequence
 
     from rich.console import Console
 
-    from structured_ensembles.continual.results.records import StreamRun, StreamSummary
-
+    from structured_ensembles.continual.results.records import StreamRun
+    from structured_ensembles.evaluation.statistics import Summary
 
 _UNTOLD = "untold_"
 
@@ -76,26 +74,25 @@ def markdown(runs: Sequence[StreamRun]) -> str:
         DataError: A cell occurs twice.
     """
     rows = summarise(runs)
-    failed, told = failures(runs), notices(runs)
     parts = [
         _MEASURED,
         *("### Accuracy", _WORDS, _accuracies(rows)),
         *("### Memory", _BYTES, _sizes(rows)),
-        *(["### Without a task id", "\n".join(f"- {line}" for line in untold)] if (untold := unaided(runs)) else []),
-        *(["### Notices", "\n".join(f"- {line}" for line in told)] if told else []),
-        *("### Failed runs", "\n".join(f"- {line}" for line in failed) or "None: every run finished."),
+        *(["### Without a task id", text.bullets(untold)] if (untold := unaided(runs)) else []),
+        *(["### Notices", text.bullets(told)] if (told := notices(runs)) else []),
+        *("### Failed runs", text.bullets(failures(runs)) or "None: every run finished."),
     ]
     return "\n\n".join(parts) + "\n"
 
 
 def failures(runs: Sequence[StreamRun]) -> list[str]:
     """The runs that failed, one line for all seeds of a strategy that failed for the same reason."""
-    return _gathered((run.cell.strategy, run.cell.seed, run.error) for run in runs if run.error is not None)
+    return text.by_seed((run.cell.strategy, run.cell.seed, run.error) for run in runs if run.error is not None)
 
 
 def notices(runs: Sequence[StreamRun]) -> list[str]:
     """What runs had to tell, one line for all seeds of a strategy that told the same."""
-    return _gathered((run.cell.strategy, run.cell.seed, notice) for run in runs for notice in run.notices)
+    return text.by_seed((run.cell.strategy, run.cell.seed, notice) for run in runs for notice in run.notices)
 
 
 def unaided(runs: Sequence[StreamRun]) -> list[str]:
@@ -103,36 +100,26 @@ def unaided(runs: Sequence[StreamRun]) -> list[str]:
     return [_unaided(row) for row in summarise(runs) if f"{_UNTOLD}task" in row.values]
 
 
-def _unaided(row: StreamSummary) -> str:
+def _unaided(row: Summary[str]) -> str:
     found = {name.removeprefix(_UNTOLD): one.mean for name, one in row.values.items() if name.startswith(_UNTOLD)}
     share = {name: f"{100 * value:.1f} %" for name, value in found.items()}
-    digits, prefix = scaled(found["nbytes"])
     return (
-        f"{row.strategy} finds the task of {share['task']} of single images, and of {share['batch']} of batches of "
+        f"{row.arm} finds the task of {share['task']} of single images, and of {share['batch']} of batches of "
         f"{BATCH}. Task and class are right for {share['right']} of the images, the class for {share['told']} when the "
         f"task is told. AUROC of a task's images against the others': {found['auroc']:.3f}; of known tasks against one "
-        f"that is new: {found['novelty']:.3f}. The statistics for this take {digits} {prefix}B more."
+        f"that is new: {found['novelty']:.3f}. The statistics for this take {text.size(found['nbytes'])} more."
     )
 
 
-def _gathered(told: Iterable[tuple[str, int, str]]) -> list[str]:
-    seeds: dict[tuple[str, str], list[int]] = {}
-    for strategy, seed, text in told:
-        seeds.setdefault((strategy, text), []).append(seed)
-    return [
-        f"{strategy}, seed{'s' * (len(which) > 1)} {', '.join(map(str, which))}: {text}"
-        for (strategy, text), which in seeds.items()
-    ]
-
-
-def _accuracies(rows: Sequence[StreamSummary]) -> str:
+def _accuracies(rows: Sequence[Summary[str]]) -> str:
     head = ["strategy", "seeds", *(column.title for column in _PAGE), "time"]
-    return _lines(head, [[*_name(row), *(_cell(row, column) for column in _PAGE), _time(row)] for row in rows])
+    lines = [[*_name(row), *(_cell(row, column) for column in _PAGE), text.seconds(row)] for row in rows]
+    return text.markdown_table(head, lines)
 
 
-def _sizes(rows: Sequence[StreamSummary]) -> str:
+def _sizes(rows: Sequence[Summary[str]]) -> str:
     head = ["strategy", "seeds", "bytes", _RATIO.title, *PARTS, _EFFICIENCY.title]
-    return _lines(
+    return text.markdown_table(
         head,
         [
             [*_name(row), _bytes(row, "bytes"), _cell(row, _RATIO)]
@@ -143,37 +130,16 @@ def _sizes(rows: Sequence[StreamSummary]) -> str:
     )
 
 
-def _lines(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """A table in Markdown: a column of names, then numbers."""
-    return "\n".join(f"| {' | '.join(cells)} |" for cells in (head, ["---", *["---:"] * (len(head) - 1)], *rows))
+def _name(row: Summary[str]) -> tuple[str, str]:
+    return f"`{row.arm}`", text.finished(row)
 
 
-def _name(row: StreamSummary) -> tuple[str, str]:
-    return f"`{row.strategy}`", _seeds(row)
+def _cell(row: Summary[str], column: _Column, between: str = " ± ") -> str:
+    return text.measured(row, column.value, column.form, column.scale, between)
 
 
-def _seeds(row: StreamSummary) -> str:
-    return f"{row.seeds - row.failed}/{row.seeds}" if row.failed else str(row.seeds)
-
-
-def _cell(row: StreamSummary, column: _Column, between: str = " ± ") -> str:
-    spread = row.values.get(column.value)
-    if spread is None or spread.count < row.seeds - row.failed:
-        return NONE  # a mean over fewer seeds than the row says would compare with none of the others
-    mean = column.form.format(column.scale * spread.mean)
-    unsigned = column.form.replace("+", "")
-    return mean if spread.deviation is None else mean + between + unsigned.format(column.scale * spread.deviation)
-
-
-def _bytes(row: StreamSummary, name: str) -> str:
-    if name not in row.values:
-        return NONE
-    digits, prefix = scaled(row.values[name].mean)
-    return f"{digits} {prefix}B"
-
-
-def _time(row: StreamSummary) -> str:
-    return duration(row.values["seconds"].mean) if "seconds" in row.values else NONE
+def _bytes(row: Summary[str], name: str) -> str:
+    return text.size(row.values[name].mean) if name in row.values else NONE
 
 
 def console(runs: Sequence[StreamRun], console: Console) -> None:
@@ -188,19 +154,10 @@ def console(runs: Sequence[StreamRun], console: Console) -> None:
     Raises:
         DataError: A cell occurs twice.
     """
-    table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, collapse_padding=True)
-    table.add_column("", overflow="fold")
-    for head in ("seeds", *(column.short for column in _TERMINAL), "bytes", _RATIO.short, "time"):
-        table.add_column(head, justify="right", no_wrap=True)
+    table = text.columns("seeds", *(column.short for column in _TERMINAL), "bytes", _RATIO.short, "time")
     for row in summarise(runs):
         numbers = [_cell(row, column, "±") for column in _TERMINAL]
-        table.add_row(
-            Text(row.strategy), _seeds(row), *numbers, _bytes(row, "bytes"), _cell(row, _RATIO, "±"), _time(row)
-        )
-    natural = Measurement.get(console, console.options.update(width=10**4), table).maximum
-    table.width = min(natural, max(console.width, WIDTH))
-    console.print(table, crop=False)
-    for line in unaided(runs):
-        console.print(Text(f"\nWithout a task id, {line}"))
-    for line in failures(runs):
-        console.print(Text(f"failed: {line}"))
+        costs = [_bytes(row, "bytes"), _cell(row, _RATIO, "±"), text.seconds(row)]
+        table.add_row(Text(row.arm), text.finished(row), *numbers, *costs)
+    untold = [f"\nWithout a task id, {line}" for line in unaided(runs)]
+    text.show(table, console, [*untold, *(f"failed: {line}" for line in failures(runs))])

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import TypeAlias
 
 import torch
@@ -42,10 +42,6 @@ class StreamMetrics:
     forgetting: float
     transfer: float
     intransigence: float
-
-    def to_json(self) -> dict[str, float | None]:
-        """The fields, with None for NaN, which JSON does not have."""
-        return {name: None if math.isnan(value) else value for name, value in asdict(self).items()}
 
 
 def measure(r: Matrix, single: Matrix | None = None, joint: Matrix | None = None) -> StreamMetrics:

@@ -1,31 +1,22 @@
-"""Learning curves and reliability diagrams as PNG files.
-
-Drawn without pyplot: no global state, safe in threads and without a display.
-"""
+"""Learning curves and reliability diagrams as PNG files."""
 
 from __future__ import annotations
 
+from itertools import cycle, product
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator, PercentFormatter
 
 from structured_ensembles.errors import DataError
-from structured_ensembles.files.whole import whole
+from structured_ensembles.evaluation.pictures.drawing import COLOURS, finish, in_percent, in_whole_numbers, label_axes
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
-    from matplotlib.axes import Axes
-
     from structured_ensembles.evaluation.metrics import Reliability
 
-COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000")
-"""Okabe and Ito's colours, which colour-blind readers can tell apart; yellow is left out, too pale for a line."""
 _DASHES = ("-", "--", ":", "-.")
-_DPI = 150
 
 
 def learning_curves(histories: Mapping[str, Sequence[Mapping[str, float]]], path: str | Path) -> None:
@@ -50,12 +41,10 @@ def learning_curves(histories: Mapping[str, Sequence[Mapping[str, float]]], path
         accuracy.plot(epochs, [row["held_out_accuracy"] for row in history], label=name, **style)
         loss.plot(epochs, [row["held_out_loss"] for row in history], **style)
     label_axes(accuracy, "Accuracy", "epoch", "held-out accuracy (%)")
-    accuracy.yaxis.set_major_formatter(PercentFormatter(xmax=1, symbol=""))
     label_axes(loss, "Loss", "epoch", "held-out cross-entropy (nats)")
-    for axes in (accuracy, loss):
-        axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
-    figure.legend(loc="outside right upper", frameon=False)
-    save_whole(figure, Path(path))
+    in_percent(accuracy.yaxis)
+    in_whole_numbers(accuracy.xaxis, loss.xaxis)
+    finish(figure, Path(path))
 
 
 def reliability_diagram(curves: Mapping[str, Reliability], path: str | Path) -> None:
@@ -84,31 +73,12 @@ def reliability_diagram(curves: Mapping[str, Reliability], path: str | Path) -> 
     below.set_yscale("log")
     below.set_ylim(bottom=0.7)
     below.yaxis.set_major_formatter("{x:g}")
-    for axis in (above.yaxis, below.xaxis):
-        axis.set_major_formatter(PercentFormatter(xmax=1, symbol=""))
+    in_percent(above.yaxis, below.xaxis)
     above.set(xlim=(0, 1), ylim=(0, 1))
-    figure.legend(loc="outside upper left", ncols=2, frameon=False)
-    save_whole(figure, Path(path))
+    finish(figure, Path(path), loc="outside upper left", ncols=2)
 
 
 def _styles() -> Iterator[dict[str, str | float]]:
     """Line styles without end: all colours as full lines, then dashed, dotted ..."""
-    while True:
-        for dash in _DASHES:
-            for colour in COLOURS:
-                yield {"color": colour, "linestyle": dash, "linewidth": 1.5, "marker": "o", "markersize": 4}
-
-
-def label_axes(axes: Axes, title: str, x: str, y: str) -> None:
-    """Name the axes and give them the look of all our pictures."""
-    axes.set(title=title, xlabel=x, ylabel=y)
-    axes.grid(visible=True, color="0.9")
-    axes.set_axisbelow(True)
-    axes.spines[["top", "right"]].set_visible(False)
-
-
-def save_whole(figure: Figure, path: Path) -> None:
-    """Write a PNG file; a reader never sees half a picture."""
-    FigureCanvasAgg(figure)
-    with whole(path) as partial:
-        figure.savefig(partial, dpi=_DPI, format="png")
+    for dash, colour in cycle(product(_DASHES, COLOURS)):
+        yield {"color": colour, "linestyle": dash, "linewidth": 1.5, "marker": "o", "markersize": 4}

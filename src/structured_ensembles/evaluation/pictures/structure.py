@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from structured_ensembles.errors import DataError
-from structured_ensembles.evaluation.pictures.curves import COLOURS, label_axes, save_whole
+from structured_ensembles.evaluation.pictures.drawing import COLOURS, finish, label_axes
 
 if TYPE_CHECKING:
     from structured_ensembles.evaluation.blocks.structure import Structure
@@ -48,5 +48,4 @@ def widths_picture(structure: Structure, path: str | Path) -> None:
     axes.set_xticks(places, [layer.layer for layer in layers], rotation=90, fontsize=8)
     axes.set_ylim(bottom=0)
     axes.yaxis.set_major_locator(MaxNLocator(integer=True))
-    figure.legend(loc="outside upper left", ncols=4, frameon=False)
-    save_whole(figure, Path(path))
+    finish(figure, Path(path), loc="outside upper left", ncols=4)

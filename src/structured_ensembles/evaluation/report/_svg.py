@@ -15,6 +15,8 @@ WIDTH = 400
 """Of every chart, in its own units: the page scales it, and letters stay readable on a phone."""
 STYLES = 6
 """How many line styles the style sheet has, s0 to s5."""
+_HEIGHT = 248
+"""Of a chart with one frame."""
 
 
 @dataclass(frozen=True)
@@ -78,6 +80,17 @@ def picture(alt: str, height: float, parts: Iterable[Markup], width: float = WID
     """The whole chart; ``alt`` is read in its place."""
     head = Markup('<svg class="chart" role="img" aria-label="{}" viewBox="0 0 {} {}">').format(alt, width, height)
     return head + Markup("\n").join(parts) + Markup("</svg>")
+
+
+def chart(alt: str, frame: Frame, parts: Iterable[Markup], legend: Iterable[tuple[str, str, str]] = ()) -> Chart:
+    """Shapes in a frame with its axes."""
+    return Chart(picture(alt, _HEIGHT, [*axes(frame), *parts]), alt, tuple(legend))
+
+
+def numbered(title: str, count: int) -> Axis:
+    """An axis of things that are numbered from 1; of many, some numbers are written."""
+    ticks = [(i + 1.0, str(i + 1)) for i in range(0, count, math.ceil(count / 10))]
+    return Axis(title, 1, max(count, 2), ticks)
 
 
 def words(x: float, y: float, text: str, anchor: str = "start", kind: str = "tick") -> Markup:

@@ -16,7 +16,6 @@ if TYPE_CHECKING:
 
     from structured_ensembles.evaluation.report.words import Json
 
-_HEIGHT = 248
 _NARROW = 300
 """Width of the bars, three of which stand side by side."""
 
@@ -89,11 +88,11 @@ def _histogram(
     across = Axis("predictive entropy, nats", edges[0], edges[-1], [(v, f"{v:g}") for v in _inside(edges[-1])])
     frame = Frame(across, _percents("share of each group", max(map(max, groups))))
     drawn = [_svg.steps(frame, edges, group, kind) for group, kind in zip(groups, ("context", "subject"), strict=True)]
-    legend = tuple(
+    legend = [
         ("area", kind, f"{name} ({whole(sum(counts))})")
         for kind, (name, counts) in zip(("context", "subject"), (context, subject), strict=True)
-    )
-    return Chart(_svg.picture(alt, _HEIGHT, [*_svg.axes(frame), *drawn]), alt, legend)
+    ]
+    return _svg.chart(alt, frame, drawn, legend)
 
 
 def risk_coverage(selective: Json) -> Chart:
@@ -109,8 +108,7 @@ def risk_coverage(selective: Json) -> Chart:
     frame = Frame(Axis("answers given", 0, 1, _shares()), _percents("wrong among them", max(risk for _, risk in spots)))
     chance = _svg.rule((frame.left, frame.up(last)), (frame.right, frame.up(last)), "ideal")
     legend = (("line", "s0", "declining what it doubts most"), ("line", "ideal", "declining at random"))
-    parts = [*_svg.axes(frame), chance, _svg.line(frame, spots, 0), _svg.marker(frame, 1, last)]
-    return Chart(_svg.picture(alt, _HEIGHT, parts), alt, legend)
+    return _svg.chart(alt, frame, [chance, _svg.line(frame, spots, 0), _svg.marker(frame, 1, last)], legend)
 
 
 def attacks(adversarial: Json, clean: float | None) -> Chart:
@@ -158,10 +156,7 @@ def widths(layers: Sequence[Json]) -> Chart:
     }
     shares = [share for spots in lines.values() for _, share in spots]
     alt = f"Channels kept by layer: from {percent(min(shares), 0)} to {percent(max(shares), 0)} of the base's."
-    every = math.ceil(len(layers) / 10)
-    ticks = [(i + 1.0, str(i + 1)) for i in range(0, len(layers), every)]
-    axis = Axis("layer, from input to output", 1, max(len(layers), 2), ticks)
-    return _lines(alt, axis, lines, "channels kept", dots=False)
+    return _lines(alt, _svg.numbered("layer, from input to output", len(layers)), lines, "channels kept", dots=False)
 
 
 def costs(cost: Json, key: str, form: Callable[[float], str] = size) -> Chart | None:
@@ -192,8 +187,8 @@ def _lines(
     """Shares from 0 to 1, one marked line for each name."""
     frame = Frame(axis, Axis(title, 0, 1, _shares()))
     drawn = [_svg.line(frame, spots, i, dots=dots) for i, spots in enumerate(lines.values())]
-    legend = tuple(("line", f"s{i % _svg.STYLES}", name) for i, name in enumerate(lines))
-    return Chart(_svg.picture(alt, _HEIGHT, [*_svg.axes(frame), *drawn]), alt, legend if len(lines) > 1 else ())
+    legend = [("line", f"s{i % _svg.STYLES}", name) for i, name in enumerate(lines)]
+    return _svg.chart(alt, frame, drawn, legend if len(lines) > 1 else ())
 
 
 def _shares() -> list[tuple[float, str]]:

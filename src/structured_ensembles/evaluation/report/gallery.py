@@ -84,10 +84,6 @@ NOTHING = Gallery((), (), 0, (), "")
 """The gallery of a predictor that could not answer."""
 
 
-NOTHING = Gallery((), (), 0, (), "")
-"""Of an ensemble that gave no answers."""
-
-
 def gallery(images: Tensor, answers: Answers, shown: int = SHOWN) -> Gallery:
     """Choose the images worth looking at.
 

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 
 from structured_ensembles.evaluation.report.words import (
     DECLINED,
-    MISSING,
     accuracy,
     mean,
     milliseconds,
@@ -40,55 +39,67 @@ class Line:
 
 
 @dataclass(frozen=True)
-class _Measure:
+class _Number:
+    """How it is read and printed, and which way is better."""
+
     name: str
     meaning: str
     read: Callable[[Json], float | None]
-    form: Callable[[float], str]
+    form: Callable[[float | None], str]
     higher: bool = False
 
 
 def lines(predictors: Sequence[Json]) -> list[Line]:
     """A line for every number that any of the predictors has; the best are marked where they differ as printed."""
-    found = ((measure, [measure.read(one) for one in predictors]) for measure in _measures(predictors))
+    found = ((one, [one.read(predictor) for predictor in predictors]) for one in _numbers(predictors))
     return [
-        Line(measure.name, measure.meaning, _cells(values, measure))
-        for measure, values in found
+        Line(one.name, one.meaning, marked(values, list(map(one.form, values)), higher=one.higher))
+        for one, values in found
         if any(value is not None for value in values)
     ]
 
 
-def _cells(values: Sequence[float | None], measure: _Measure) -> tuple[tuple[str, bool], ...]:
-    known = [value for value in values if value is not None]
-    best = measure.form((max if measure.higher else min)(known))
-    texts = [MISSING if value is None else measure.form(value) for value in values]
-    telling = len(set(texts) - {MISSING}) > 1
-    return tuple((text, telling and text == best) for text in texts)
+def marked(
+    values: Sequence[float | None], texts: Sequence[str], *, higher: bool | None
+) -> tuple[tuple[str, bool], ...]:
+    """Each text, and whether it is the best; what follows ± does not count, and none is where all look alike.
+
+    Args:
+        values: What the texts say; None where one is missing.
+        texts: As printed.
+        higher: Whether more is better; None where neither is.
+    """
+    heads = [text.split(" \N{PLUS-MINUS SIGN}")[0] for text in texts]
+    known = [(value, head) for value, head in zip(values, heads, strict=True) if value is not None]
+    if higher is None or len({head for _, head in known}) < 2:
+        return tuple((text, False) for text in texts)
+    best = (max if higher else min)(known)[1]
+    return tuple((text, head == best) for text, head in zip(texts, heads, strict=True))
 
 
-def _measures(predictors: Sequence[Json]) -> Iterator[_Measure]:
-    yield _Measure("accuracy", "share of right answers", accuracy, lambda share: percent(share, 2), higher=True)
+def _numbers(predictors: Sequence[Json]) -> Iterator[_Number]:
+    yield _Number("accuracy", "share of right answers", accuracy, lambda share: percent(share, 2), higher=True)
     declining = f"wrong answers among those given when it declines the {percent(DECLINED, 0)} that it doubts most"
-    yield _Measure("risk after declining", declining, risk_after, lambda share: percent(share, 2))
+    yield _Number("risk after declining", declining, risk_after, lambda share: percent(share, 2))
     yield _calibrated("nll", "NLL", "surprise at the true answer, nats")
     yield _calibrated("ece", "ECE", "typical gap between confidence and accuracy")
     for name in _sets(predictors):
-        yield _Measure(
+        yield _Number(
             f"AUROC, {name}", "tells unfamiliar images by its doubt; 0.5 is guessing", _auroc(name), number, higher=True
         )
     epsilon = _middle(predictors)
     if epsilon is not None:
-        yield _Measure(
+        yield _Number(
             f"accuracy, FGSM {epsilon:g}", "under a one-step attack", _attacked(epsilon), percent, higher=True
         )
-    yield _Measure("accuracy, damaged", "mean over all severities", _damaged, percent, higher=True)
-    yield _Measure("bytes on disk", "its file", _cost("bytes"), size)
-    yield _Measure("FLOPs", "operations for one image", _cost("flops"), short)
-    yield _Measure("time for one image", "at batch size 1", _cost("milliseconds_batch_1"), milliseconds)
+    yield _Number("accuracy, damaged", "mean over all severities", _damaged, percent, higher=True)
+    yield _Number("bytes on disk", "its file", _cost("bytes"), size)
+    yield _Number("FLOPs", "operations for one image", _cost("flops"), short)
+    yield _Number("time for one image", "at batch size 1", _cost("milliseconds_batch_1"), milliseconds)
 
 
-def _calibrated(key: str, name: str, meaning: str) -> _Measure:
-    return _Measure(name, meaning, lambda one: (one["calibration"] or {}).get("uncalibrated", {}).get(key), number)
+def _calibrated(key: str, name: str, meaning: str) -> _Number:
+    return _Number(name, meaning, lambda one: (one["calibration"] or {}).get("uncalibrated", {}).get(key), number)
 
 
 def _sets(predictors: Sequence[Json]) -> list[str]:

@@ -14,11 +14,13 @@ from typing import TYPE_CHECKING, TypeAlias
 
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator, PercentFormatter
+from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
 from structured_ensembles.errors import DataError
-from structured_ensembles.evaluation.pictures.curves import COLOURS, label_axes, save_whole
+from structured_ensembles.evaluation.pictures.drawing import COLOURS, finish, in_percent, label_axes
+from structured_ensembles.evaluation.statistics import grouped
 from structured_ensembles.evaluation.table import scaled
+from structured_ensembles.evaluation.text import counted
 from structured_ensembles.experiments.comparison.records import sections, summarise
 
 if TYPE_CHECKING:
@@ -27,7 +29,8 @@ if TYPE_CHECKING:
 
     from matplotlib.axes import Axes
 
-    from structured_ensembles.experiments.comparison.records import Result, Summary
+    from structured_ensembles.evaluation.statistics import Summary
+    from structured_ensembles.experiments.comparison.records import Arm, Result
 
 _STARS = ("*", (4, 1, 0), (6, 1, 0), (3, 1, 0))
 _SHAPES = ("o", "s", "^", "D", "v", "P", "X", "<", ">", "*", "p", "h", "d", *_STARS[1:])
@@ -65,7 +68,7 @@ _BYTES = _Axis("bytes_on_disk", f"bytes on disk{_BESIDE}", cost=True)
 _TRAINING = _Axis("training_flops", f"FLOPs of training{_BESIDE}", cost=True)
 _DISAGREEMENT = _Axis("disagreement", "pairs of members that disagree (%)", share=True)
 
-_Points: TypeAlias = "dict[str, list[tuple[float, float, Summary]]]"
+_Points: TypeAlias = "dict[str, list[tuple[float, float, Summary[Arm]]]]"
 """By method, where each of its arms is drawn."""
 
 
@@ -134,18 +137,17 @@ def _draw(results: Sequence[Result], panels: Sequence[_Panel], path: Path) -> No
     for axes, (members, _, panel), placed in zip(
         figure.subplots(rows, columns, squeeze=False).flat, titled, points, strict=True
     ):
-        label_axes(axes, f"{members} member{'s' * (members > 1)}", panel.x.label, panel.y.label)
+        label_axes(axes, counted(members, "member"), panel.x.label, panel.y.label)
         _fill(axes, placed, panel, styles)
         _scale(axes, panel)
         if panel.x.cost:
             _draw_front(axes, placed, panel)
     handles = [Line2D([], [], label=method, **style) for method, style in styles.items() if method in drawn]
     front = [Line2D([], [], label="Pareto front", **_FRONT)] if panels[0].x.cost else []
-    figure.legend(handles=handles + front, loc="outside right upper", frameon=False)
-    save_whole(figure, path)
+    finish(figure, path, handles=handles + front)
 
 
-def _placed(summaries: Sequence[Summary], panel: _Panel) -> _Points:
+def _placed(summaries: Sequence[Summary[Arm]], panel: _Panel) -> _Points:
     """Where the arms go that have both values; a cost of zero has no place on a logarithmic axis."""
     known = [one for one in summaries if panel.x.value in one.values and panel.y.value in one.values]
     if panel.x.cost:
@@ -154,17 +156,16 @@ def _placed(summaries: Sequence[Summary], panel: _Panel) -> _Points:
     else:
         known = [one for one in known if one.arm.members > 1]
         places = [_mean(one, panel.x) for one in known]
-    placed: _Points = {}
-    for place, one in zip(places, known, strict=True):
-        placed.setdefault(one.arm.method, []).append((place, _mean(one, panel.y), one))
-    return placed
+    return grouped(
+        (one.arm.method, (place, _mean(one, panel.y), one)) for place, one in zip(places, known, strict=True)
+    )
 
 
-def _mean(summary: Summary, axis: _Axis) -> float:
+def _mean(summary: Summary[Arm], axis: _Axis) -> float:
     return summary.values[axis.value].mean
 
 
-def _deviation(summary: Summary, axis: _Axis) -> float:
+def _deviation(summary: Summary[Arm], axis: _Axis) -> float:
     return summary.values[axis.value].deviation or 0.0
 
 
@@ -221,7 +222,7 @@ def _draw_front(axes: Axes, placed: _Points, panel: _Panel) -> None:
 def _scale(axes: Axes, panel: _Panel) -> None:
     for axis, drawn in ((panel.x, axes.xaxis), (panel.y, axes.yaxis)):
         if axis.share:
-            drawn.set_major_formatter(PercentFormatter(xmax=1, symbol=""))
+            in_percent(drawn)
     if panel.x.cost:
         axes.set_xscale("log")
         low, high = axes.get_xlim()

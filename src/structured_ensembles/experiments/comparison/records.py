@@ -5,16 +5,14 @@ Words: a cell is one run of the grid; an arm is what the cells that differ only 
 
 from __future__ import annotations
 
-import csv
-import io
-import math
 import re
 from dataclasses import asdict, dataclass, field, fields
-from statistics import fmean, stdev
+from statistics import fmean
 from typing import TYPE_CHECKING
 
 from structured_ensembles.errors import DataError, SettingsError
-from structured_ensembles.evaluation.statistics import CONFIDENCE, Spread, spread
+from structured_ensembles.evaluation.statistics import Summary, interval, summary
+from structured_ensembles.evaluation.text import csv_table
 from structured_ensembles.files.plain import fields_of, is_a, object_of, require
 from structured_ensembles.options.budget import Budget
 
@@ -91,23 +89,6 @@ class Result:
     def seconds(self) -> float | None:
         """How long fitting took; None if it failed, or went on from an earlier stop."""
         return self.values.get("seconds")
-
-
-@dataclass(frozen=True)
-class Summary:
-    """An arm over its seeds.
-
-    Attributes:
-        arm: Which one.
-        seeds: How many were run, the failed ones included.
-        failed: How many of them failed.
-        values: By name, what the others measured; a value that none has is absent.
-    """
-
-    arm: Arm
-    seeds: int
-    failed: int
-    values: Mapping[str, Spread]
 
 
 @dataclass(frozen=True)
@@ -191,44 +172,35 @@ def tidy_csv(results: Sequence[Result], common: Mapping[str, object] | None = No
     """
     names = {name for result in results for name in result.values}
     ordered = [*(name for name in _LEADING if name in names), *sorted(names.difference(_LEADING))]
-    text, shared = io.StringIO(), common or {}
-    columns = [*shared, *(part.name for part in fields(Cell)), *ordered, "machine", "error"]
-    writer = csv.DictWriter(text, columns, lineterminator="\n")
-    writer.writeheader()
-    for result in results:
-        own = {**asdict(result.cell), **result.values, "machine": result.machine, "error": result.error}
-        writer.writerow({**shared, **own})
-    return text.getvalue()
+    shared = common or {}
+    return csv_table(
+        [*shared, *(part.name for part in fields(Cell)), *ordered, "machine", "error"],
+        [{**shared, **asdict(one.cell), **one.values, "machine": one.machine, "error": one.error} for one in results],
+    )
 
 
-def summarise(results: Sequence[Result]) -> list[Summary]:
+def summarise(results: Sequence[Result]) -> list[Summary[Arm]]:
     """Every arm over its seeds, sorted by members, then budget (none first), then as the methods first come.
 
     Raises:
         DataError: A cell occurs twice.
         SettingsError: A budget cannot be read.
     """
-    methods = list(dict.fromkeys(result.cell.method for result in results))
-    arms = sorted(_by_arm(results).items(), key=lambda item: _place(item[0], methods))
-    return [_summary(arm, list(runs.values())) for arm, runs in arms]
+    return [
+        summary(arm, [run.values if run.error is None else None for run in runs.values()])
+        for arm, runs in _by_arm(results).items()
+    ]
 
 
-def _summary(arm: Arm, runs: Sequence[Result]) -> Summary:
-    finished = [run for run in runs if run.error is None]
-    names = dict.fromkeys(name for run in finished for name in run.values)
-    values = {name: spread([run.values[name] for run in finished if name in run.values]) for name in names}
-    return Summary(arm, len(runs), len(runs) - len(finished), values)
-
-
-def sections(summaries: Sequence[Summary]) -> dict[int, list[Summary]]:
+def sections(summaries: Sequence[Summary[Arm]]) -> dict[int, list[Summary[Arm]]]:
     """By members, what belongs in one table or picture.
 
     The single network is what the others are measured by: it is in every section, and makes one of its own only if
     there is no other.
     """
-    common = [summary for summary in summaries if summary.arm.method == UNIT]
-    rest = [summary for summary in summaries if summary not in common]
-    members = dict.fromkeys(summary.arm.members for summary in rest) or dict.fromkeys([1] if common else [])
+    common = [one for one in summaries if one.arm.method == UNIT]
+    rest = [one for one in summaries if one not in common]
+    members = dict.fromkeys(one.arm.members for one in rest) or dict.fromkeys([1] if common else [])
     return {count: common + [one for one in rest if one.arm.members == count] for count in members}
 
 
@@ -257,14 +229,14 @@ def paired(results: Sequence[Result], baseline: str, value: str) -> list[Differe
     """
     runs = _by_arm(results)
     differences = []
-    for summary in summarise(results):
-        reference = _reference(summary.arm, baseline, runs)
-        if reference is None or reference == summary.arm:
+    for arm in runs:
+        reference = _reference(arm, baseline, runs)
+        if reference is None or reference == arm:
             continue
-        ours, theirs = _by_seed(runs[summary.arm], value), _by_seed(runs[reference], value)
+        ours, theirs = _by_seed(runs[arm], value), _by_seed(runs[reference], value)
         gaps = [number - theirs[seed] for seed, number in ours.items() if seed in theirs]
         if gaps:
-            differences.append(Difference(summary.arm, reference, value, len(gaps), fmean(gaps), _interval(gaps)))
+            differences.append(Difference(arm, reference, value, len(gaps), fmean(gaps), interval(gaps)))
     return differences
 
 
@@ -277,29 +249,17 @@ def _by_seed(runs: Mapping[int, Result], value: str) -> dict[int, float]:
     return {seed: run.values[value] for seed, run in runs.items() if run.error is None and value in run.values}
 
 
-def _interval(gaps: Sequence[float]) -> tuple[float, float] | None:
-    if len(gaps) == 1 or (gaps[0] and stdev(gaps) <= 1e-9 * abs(gaps[0])):
-        return None
-    from scipy.stats import t
-
-    mean, count = fmean(gaps), len(gaps)
-    half = float(t.ppf((1 + CONFIDENCE) / 2, count - 1)) * stdev(gaps) / math.sqrt(count)
-    return mean - half, mean + half
-
-
 def _by_arm(results: Sequence[Result]) -> dict[Arm, dict[int, Result]]:
-    """By arm, then by seed."""
+    """By arm, in the order of `summarise`, then by seed."""
     arms: dict[Arm, dict[int, Result]] = {}
     for result in results:
         runs = arms.setdefault(result.cell.arm, {})
         if result.cell.seed in runs:
             raise DataError(f"{result.cell} occurs twice: pass every run once")
         runs[result.cell.seed] = result
-    return arms
-
-
-def _place(arm: Arm, methods: Sequence[str]) -> tuple[int, tuple[bool, bool, str, float], int]:
-    return arm.members, _size(arm.budget), methods.index(arm.method)
+    methods = list(dict.fromkeys(arm.method for arm in arms))
+    order = sorted(arms, key=lambda arm: (arm.members, _size(arm.budget), methods.index(arm.method)))
+    return {arm: arms[arm] for arm in order}
 
 
 def _size(budget: str) -> tuple[bool, bool, str, float]:

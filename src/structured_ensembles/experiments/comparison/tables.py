@@ -6,21 +6,20 @@ from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from rich import box
-from rich.measure import Measurement
-from rich.table import Table
 from rich.text import Text
 
-from structured_ensembles.evaluation.statistics import CONFIDENCE
-from structured_ensembles.evaluation.table import NONE, WIDTH, duration, scaled
+from structured_ensembles.evaluation import text
+from structured_ensembles.evaluation.statistics import CONFIDENCE, grouped
+from structured_ensembles.evaluation.table import NONE, scaled
 from structured_ensembles.experiments.comparison.records import UNIT, Arm, paired, sections, summarise
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
 
     from rich.console import Console
 
-    from structured_ensembles.experiments.comparison.records import Difference, Result, Summary
+    from structured_ensembles.evaluation.statistics import Summary
+    from structured_ensembles.experiments.comparison.records import Difference, Result
 
 
 @dataclass(frozen=True)
@@ -92,23 +91,18 @@ def markdown(
     }
     parts = [_MEASURED, *_machines(results), _PAIRED]
     for members, rows in sections(summarise(results)).items():
-        parts += [f"### {_members(members)}", _measured(rows)]
+        parts += [f"### {text.counted(members, 'member')}", _measured(rows)]
         parts += [_differences(rows, name, found) for name, found in against.items()]
         parts += [f"#### Where `{ours}` wins and loses", _verdicts(rows, ours, against)]
-    parts += ["### Failed runs", "\n".join(f"- {line}" for line in failures(results)) or "None: every run finished."]
+    parts += ["### Failed runs", text.bullets(failures(results)) or "None: every run finished."]
     return "\n\n".join(parts) + "\n"
 
 
 def failures(results: Sequence[Result]) -> list[str]:
     """The runs that failed, one line for all seeds of an arm that failed for the same reason."""
-    seeds: dict[tuple[Arm, str], list[int]] = {}
-    for result in results:
-        if result.error is not None:
-            seeds.setdefault((result.cell.arm, " ".join(result.error.split())), []).append(result.cell.seed)
-    return [
-        f"{_named(arm)}, seed{'s' * (len(which) > 1)} {', '.join(map(str, which))}: {reason}"
-        for (arm, reason), which in seeds.items()
-    ]
+    return text.by_seed(
+        (_named(one.cell.arm), one.cell.seed, " ".join(one.error.split())) for one in results if one.error is not None
+    )
 
 
 def _machines(results: Sequence[Result]) -> list[str]:
@@ -120,56 +114,38 @@ def _machines(results: Sequence[Result]) -> list[str]:
     return [told if len(counts) == 1 else f"{told} {_SEVERAL}"]
 
 
-def _members(count: int) -> str:
-    return f"{count} member{'s' * (count > 1)}"
-
-
 def _named(arm: Arm) -> str:
-    return ", ".join(filter(None, (arm.method, _members(arm.members), arm.budget)))
+    return ", ".join(filter(None, (arm.method, text.counted(arm.members, "member"), arm.budget)))
 
 
-def _lines(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """A table in Markdown: two columns of names, then numbers."""
-    ruler = ["---", "---", *["---:"] * (len(head) - 2)]
-    return "\n".join(f"| {' | '.join(cells)} |" for cells in (head, ruler, *rows))
-
-
-def _measured(rows: Sequence[Summary]) -> str:
+def _measured(rows: Sequence[Summary[Arm]]) -> str:
     qualities = (_ACCURACY, _NLL, _ECE, _BRIER, *_TEMPERED)
     titles = ("accuracy %", *(quality.title for quality in qualities[1:]))
     head = ["method", "budget", "seeds", *titles, *_COSTS.values(), "time"]
     unit = _unit(rows)
-    return _lines(
+    return text.markdown_table(
         head,
         [
-            [f"`{row.arm.method}`", row.arm.budget or NONE, _seeds(row)]
+            [f"`{row.arm.method}`", row.arm.budget or NONE, text.finished(row)]
             + [_spread(row, quality, quality.digits) for quality in qualities]
             + [_cost(row, name, unit) for name in _COSTS]
-            + [_time(row)]
+            + [text.seconds(row)]
             for row in rows
         ],
+        names=2,
     )
 
 
-def _unit(rows: Sequence[Summary]) -> Summary | None:
+def _unit(rows: Sequence[Summary[Arm]]) -> Summary[Arm] | None:
     """What costs 1x."""
     return next((row for row in rows if row.arm == Arm(UNIT, 1, "")), None)
 
 
-def _seeds(row: Summary) -> str:
-    return f"{row.seeds - row.failed}/{row.seeds}" if row.failed else str(row.seeds)
+def _spread(row: Summary[Arm], quality: _Quality, digits: int, between: str = " ± ") -> str:
+    return text.measured(row, quality.value, f"{{:.{digits}f}}", quality.scale, between)
 
 
-def _spread(row: Summary, quality: _Quality, digits: int, between: str = " ± ") -> str:
-    spread = row.values.get(quality.value)
-    # A mean over other seeds than those of the cells beside it would mislead.
-    if spread is None or spread.count < row.seeds - row.failed:
-        return NONE
-    numbers = [spread.mean] if spread.deviation is None else [spread.mean, spread.deviation]
-    return between.join(f"{quality.scale * number:.{digits}f}" for number in numbers)
-
-
-def _cost(row: Summary, name: str, unit: Summary | None) -> str:
+def _cost(row: Summary[Arm], name: str, unit: Summary[Arm] | None) -> str:
     if name not in row.values:
         return NONE
     digits, prefix = scaled(row.values[name].mean)
@@ -177,17 +153,13 @@ def _cost(row: Summary, name: str, unit: Summary | None) -> str:
     return f"{digits}{prefix}" + (f" ({multiple})" if multiple else "")
 
 
-def _multiple(row: Summary, name: str, unit: Summary | None) -> str:
+def _multiple(row: Summary[Arm], name: str, unit: Summary[Arm] | None) -> str:
     if unit is None or name not in row.values or name not in unit.values or not unit.values[name].mean:
         return ""
     return f"{row.values[name].mean / unit.values[name].mean:.2f}x"
 
 
-def _time(row: Summary) -> str:
-    return duration(row.values["seconds"].mean) if "seconds" in row.values else NONE
-
-
-def _differences(rows: Sequence[Summary], baseline: str, found: Mapping[str, Mapping[Arm, Difference]]) -> str:
+def _differences(rows: Sequence[Summary[Arm]], baseline: str, found: Mapping[str, Mapping[Arm, Difference]]) -> str:
     """The table of what all arms have more than one baseline."""
     title = f"#### Against `{baseline}`\n\n"
     known = [(row, differences) for row in rows if (differences := _known(row.arm, found))]
@@ -203,7 +175,7 @@ def _differences(rows: Sequence[Summary], baseline: str, found: Mapping[str, Map
         for at, (row, differences) in enumerate(known)
     ]
     heads = ["accuracy (points)", *(one.title for one in shown[1:])]
-    return title + _lines(["method", "budget", "seeds", *heads], lines)
+    return title + text.markdown_table(["method", "budget", "seeds", *heads], lines, names=2)
 
 
 def _known(arm: Arm, found: Mapping[str, Mapping[Arm, Difference]]) -> list[Difference]:
@@ -211,7 +183,7 @@ def _known(arm: Arm, found: Mapping[str, Mapping[Arm, Difference]]) -> list[Diff
     return [found[quality.value][arm] for quality in _COMPARED if arm in found[quality.value]]
 
 
-def _pairs(row: Summary, differences: Sequence[Difference]) -> str:
+def _pairs(row: Summary[Arm], differences: Sequence[Difference]) -> str:
     """Over how many seeds, and of how many where some have no pair."""
     pairs = min(one.pairs for one in differences)
     return f"{pairs}/{row.seeds}" if pairs < row.seeds else str(pairs)
@@ -223,11 +195,11 @@ def _difference(one: Difference | None, others: Sequence[Difference], quality: _
         return NONE
     mean, *limits = (f"{quality.scale * number:+.{quality.digits}f}" for number in (one.mean, *(one.interval or ())))
     alone = "one seed" if one.pairs == 1 else "all seeds the same"
-    text = f"{mean} [{', '.join(limits)}]" if limits else f"{mean} ({alone})"
-    return f"**{text}**" if one.clear else text
+    told = f"{mean} [{', '.join(limits)}]" if limits else f"{mean} ({alone})"
+    return f"**{told}**" if one.clear else told
 
 
-def _verdicts(rows: Sequence[Summary], ours: str, against: _Found) -> str:
+def _verdicts(rows: Sequence[Summary[Arm]], ours: str, against: _Found) -> str:
     """A line per baseline."""
     mine = [row for row in rows if row.arm.method == ours]
     if not mine:
@@ -235,13 +207,13 @@ def _verdicts(rows: Sequence[Summary], ours: str, against: _Found) -> str:
     return "\n".join(_against(mine, name, found) for name, found in against.items() if name != ours)
 
 
-def _against(mine: Sequence[Summary], baseline: str, found: Mapping[str, Mapping[Arm, Difference]]) -> str:
+def _against(mine: Sequence[Summary[Arm]], baseline: str, found: Mapping[str, Mapping[Arm, Difference]]) -> str:
     known = [(row, _known(row.arm, found)) for row in mine]
     parts = [f"{_where(row, differences)} {_verdict(row.arm, found)}" for row, differences in known if differences]
     return f"- Against `{baseline}`: {'; '.join(parts) or 'not compared, no seed has both'}."
 
 
-def _where(row: Summary, differences: Sequence[Difference]) -> str:
+def _where(row: Summary[Arm], differences: Sequence[Difference]) -> str:
     """At which budget, and over how many seeds where some have no pair."""
     size, pairs = f"at {row.arm.budget}" if row.arm.budget else "at its own size", _pairs(row, differences)
     return f"{size} ({pairs} seeds)" if "/" in pairs else size
@@ -283,38 +255,28 @@ def console(results: Sequence[Result], console: Console) -> None:
     """
     summaries = summarise(results)
     unit = _unit(summaries)
-    table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, collapse_padding=True)
-    table.add_column("", overflow="fold")
-    for head in ("M", "budget", "seeds", "accuracy %", "NLL", "ECE", "bytes", "FLOPs", "train", "time"):
-        table.add_column(head, justify="right", no_wrap=True)
+    table = text.columns("M", "budget", "seeds", "accuracy %", "NLL", "ECE", "bytes", "FLOPs", "train", "time")
     for group in _equal(summaries):
         qualities = zip(*(_marked(group, quality) for quality in _COMPARED), strict=True)
         for row, texts in zip(group, qualities, strict=True):
             costs = [_multiple(row, name, unit) or _cost(row, name, None) for name in _COSTS]
-            table.add_row(*_name(row), *texts, *costs, _time(row), end_section=row is group[-1])
-    natural = Measurement.get(console, console.options.update(width=10**4), table).maximum
-    table.width = min(natural, max(console.width, WIDTH))
-    console.print(table, crop=False)
-    for line in failures(results):
-        console.print(Text(f"failed: {line}"))
+            table.add_row(*_name(row), *texts, *costs, text.seconds(row), end_section=row is group[-1])
+    text.show(table, console, [f"failed: {line}" for line in failures(results)])
 
 
-def _name(row: Summary) -> tuple[Text, str, str, str]:
-    return Text(row.arm.method), str(row.arm.members), row.arm.budget or NONE, _seeds(row)
+def _name(row: Summary[Arm]) -> tuple[Text, str, str, str]:
+    return Text(row.arm.method), str(row.arm.members), row.arm.budget or NONE, text.finished(row)
 
 
-def _equal(summaries: Sequence[Summary]) -> list[list[Summary]]:
+def _equal(summaries: Sequence[Summary[Arm]]) -> list[list[Summary[Arm]]]:
     """Those with the same members and budget together."""
-    groups: dict[tuple[int, str], list[Summary]] = {}
-    for summary in summaries:
-        groups.setdefault((summary.arm.members, summary.arm.budget), []).append(summary)
-    return list(groups.values())
+    return list(grouped(((one.arm.members, one.arm.budget), one) for one in summaries).values())
 
 
-def _marked(group: Sequence[Summary], quality: _Quality) -> list[Text]:
+def _marked(group: Sequence[Summary[Arm]], quality: _Quality) -> list[Text]:
     """One value of every row; the best are bold if there is more than one row to be better than."""
     digits = min(quality.digits, 3)
     means = [row.values[quality.value].mean for row in group if quality.value in row.values]
     best = f"{quality.scale * (max if quality.higher else min)(means):.{digits}f}" if len(means) > 1 else None
-    texts = [_spread(row, quality, digits, "±") for row in group]
-    return [Text(text, style="bold" if text.split("±")[0] == best else "") for text in texts]
+    cells = [_spread(row, quality, digits, "±") for row in group]
+    return [Text(cell, style="bold" if cell.split("±")[0] == best else "") for cell in cells]

@@ -114,18 +114,18 @@ def test_numbers_have_their_spread_and_no_minus_before_a_zero():
 
 
 def test_the_best_of_each_column_is_marked(made_up):
-    rows = words.rows(made_up(["structured", "single_task", "naive"]), words.MAIN)
-    marked = {measure.key: [row.name for row in rows if row.cells[i][1]] for i, measure in enumerate(words.MAIN)}
+    lines = words.lines(made_up(["structured", "single_task", "naive"]), words.MAIN)
+    marked = {column.key: [line.name for line in lines if line.cells[i][1]] for i, column in enumerate(words.MAIN)}
     assert marked["forgetting"] == ["structured", "single_task"]
     assert marked["bytes"] == ["structured"]
     assert marked["ratio"] == marked["seconds"] == []
 
 
 def test_what_nobody_has_is_a_dash_and_nothing_is_marked_where_all_are_alike(made_up):
-    rows = words.rows(made_up(["naive"]), words.MAIN)
-    texts = dict(zip([measure.key for measure in words.MAIN], rows[0].cells, strict=True))
+    lines = words.lines(made_up(["naive"]), words.MAIN)
+    texts = dict(zip([column.key for column in words.MAIN], lines[0].cells, strict=True))
     assert texts["transfer"] == texts["ratio"] == (words.MISSING, False)
-    assert not any(best for row in rows for _, best in row.cells)
+    assert not any(best for line in lines for _, best in line.cells)
 
 
 @pytest.mark.parametrize(

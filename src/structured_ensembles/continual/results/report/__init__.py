@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from structured_ensembles.continual.results.report.page import About, render, write
+from structured_ensembles.continual.results.report.page import render, write
 from structured_ensembles.continual.results.report.words import summary
 
-__all__ = ["About", "render", "summary", "write"]
+__all__ = ["render", "summary", "write"]

@@ -21,7 +21,6 @@ if TYPE_CHECKING:
 TASK_COLOURS = 14
 """How many ways the style sheet has to fill the channels of a task, t0 to t13."""
 
-_HEIGHT = 248
 _CONTEXT = 5
 """The line style of what stays in the background."""
 _PITCH = 44
@@ -38,7 +37,7 @@ def accuracy(results: Results, name: str) -> Chart:
     ticks = [(value, percent(value, 0)) for i in range(51) if (value := 1 - i * step) >= low - 1e-9]
     start, end = lines[name][0].mean, lines[name][-1].mean
     alt = f"Mean accuracy over the tasks so far: {name} goes from {percent(start)} to {percent(end)}."
-    return _chart(results, name, Frame(_tasks(lines[name]), Axis("accuracy", low, 1, ticks)), lines, alt)
+    return _chart(results, name, Frame(_tasks(results), Axis("accuracy", low, 1, ticks)), lines, alt)
 
 
 def memory(results: Results, name: str) -> Chart:
@@ -50,7 +49,7 @@ def memory(results: Results, name: str) -> Chart:
         f", separate networks to {size(lines[SEPARATE][-1].mean)}." if SEPARATE in lines else "."
     )
     axis = Axis("bytes", 0, values[-1], [(value, size(value)) for value in values])
-    return _chart(results, name, Frame(_tasks(lines[name]), axis, left=62), lines, alt)
+    return _chart(results, name, Frame(_tasks(results), axis, left=62), lines, alt)
 
 
 def owners(found: Mapping[str, Sequence[int]], labels: Sequence[str]) -> Chart:
@@ -90,10 +89,8 @@ def _owner(task: int) -> str:
     return "free" if task < 0 else f"t{task % TASK_COLOURS}"
 
 
-def _tasks(curve: Curve) -> Axis:
-    count = len(curve)
-    every = math.ceil(count / 10)
-    return Axis("tasks learned", 1, max(count, 2), [(i + 1.0, str(i + 1)) for i in range(0, count, every)])
+def _tasks(results: Results) -> Axis:
+    return _svg.numbered("tasks learned", len(curves.task_names(next(iter(results.values())))))
 
 
 def _chart(results: Results, name: str, frame: Frame, lines: Mapping[str, Curve], alt: str) -> Chart:
@@ -106,9 +103,7 @@ def _chart(results: Results, name: str, frame: Frame, lines: Mapping[str, Curve]
     drawn += [_band(frame, lines[name]), _svg.line(frame, _spots(lines[name]), 0, dots=True)]
     legend = [("line", f"s{style}", one) for one, style in named.items()]
     legend += [("line", f"s{_CONTEXT}", "the others" if len(faint) > 1 else faint[0])] if faint else []
-    return Chart(
-        _svg.picture(alt, _HEIGHT, [*_svg.axes(frame), *drawn]), alt, tuple(legend) if len(results) > 1 else ()
-    )
+    return _svg.chart(alt, frame, drawn, legend if len(results) > 1 else ())
 
 
 def _spots(curve: Curve) -> list[tuple[float, float]]:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from markupsafe import Markup
 
-from structured_ensembles.continual.results import curves
+from structured_ensembles.continual.results import curves, tables
 from structured_ensembles.continual.results.report import charts, words
 from structured_ensembles.errors import DataError
 from structured_ensembles.evaluation.report.page import environment
@@ -18,63 +17,47 @@ from structured_ensembles.files.whole import write_whole
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from structured_ensembles.continual.results.curves import Results
+    from structured_ensembles.continual.results.records import StreamRun
 
 _HERE = Path(__file__).parent
 
 
-@dataclass(frozen=True)
-class About:
-    """What the page tells beside the results.
-
-    Attributes:
-        data: What the tasks were made of, as people call it.
-        owners: By layer, which task owns each channel, -1 where none does; of one seed of the structured strategy.
-        proved: The strategies of which every number that an earlier task depends on was compared, at the end and to
-            the bit, with what it was when the task was learned, and found the same, for all seeds.
-        failures: What could not be finished, and why, a sentence each.
-        notices: What else a reader should know, a sentence each.
-        unaided: How well it is answered without being told the task, a sentence or two for each strategy that can.
-        settings: What repeats the run, in the order of the table.
-    """
-
-    data: str
-    owners: Mapping[str, Sequence[int]] = field(default_factory=dict)
-    proved: frozenset[str] = frozenset()
-    failures: Sequence[str] = ()
-    notices: Sequence[str] = ()
-    unaided: Sequence[str] = ()
-    settings: Mapping[str, object] = field(default_factory=dict)
-
-
-def write(path: str | Path, results: Results, about: About) -> None:
+def write(path: str | Path, runs: Sequence[StreamRun], data: str, settings: Mapping[str, object]) -> None:
     """Write the page, whole or not at all.
 
     Args:
         path: The HTML file; one that exists is replaced.
-        results: By strategy, one result for each seed; ``structured`` comes first in words and pictures, or else the
-            first one.
-        about: What else is told.
+        runs: Of one stream, every one once; ``structured`` comes first in words and pictures, or else the first one
+            that has a result.
+        data: What the tasks were made of, as people call it.
+        settings: What repeats the runs, in the order of the table.
 
     Raises:
         DataError: There is no result, a stream is not finished, the streams differ, or channels have an owner that is
             no task.
     """
-    write_whole(Path(path), render(results, about))
+    write_whole(Path(path), render(runs, data, settings))
 
 
-def render(results: Results, about: About) -> str:
+def render(runs: Sequence[StreamRun], data: str, settings: Mapping[str, object]) -> str:
     """The page as text; see `write`."""
+    results, owners = curves.by_strategy(runs), curves.owners(runs)
     curves.check(results)
     first = curves.subject(results)
     tasks = curves.task_names(results[first])
-    _check_owners(about.owners, len(tasks))
+    _check_owners(owners, len(tasks))
     return (
         environment(_HERE)
         .get_template("stream.html.j2")
         .render(
             results=results,
-            about=about,
+            data=data,
+            settings=settings,
+            owners=owners,
+            proved=curves.proved(runs),
+            failures=tables.failures(runs),
+            notices=tables.notices(runs),
+            unaided=tables.unaided(runs),
             subject=first,
             others=[name for name in results if name != first],
             tasks=tasks,

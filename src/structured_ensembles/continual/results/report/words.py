@@ -1,4 +1,4 @@
-"""A stream in sentences and in rows of tables."""
+"""A stream in sentences and in lines of tables."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from structured_ensembles.continual.results import curves
 from structured_ensembles.continual.results.curves import JOINT, SEPARATE
 from structured_ensembles.continual.results.records import PARTS
+from structured_ensembles.evaluation.report.side_by_side import Line, marked
 from structured_ensembles.evaluation.report.words import MISSING, mean, percent, size, times
 from structured_ensembles.evaluation.table import duration
 
@@ -46,7 +47,7 @@ PART_NAMES: Mapping[str, str] = {
 
 
 @dataclass(frozen=True)
-class Measure:
+class Column:
     """A number of every strategy: its name, what it means, how it is printed, and which way is better."""
 
     key: str
@@ -54,16 +55,6 @@ class Measure:
     meaning: str
     form: Callable[[Spread], str]
     higher: bool | None = None
-
-
-@dataclass(frozen=True)
-class Row:
-    """The numbers of one strategy, as printed, and whether each is the best."""
-
-    name: str
-    meaning: str
-    seeds: int
-    cells: tuple[tuple[str, bool], ...]
 
 
 def shares(one: Spread) -> str:
@@ -82,54 +73,46 @@ def _deviation(one: Spread) -> str:
 
 
 MAIN = (
-    Measure("average_accuracy", "accuracy", "mean over the tasks, at the end", shares, higher=True),
-    Measure("forgetting", "forgetting", "points below a task's best, at the end", points, higher=False),
-    Measure("transfer", "transfer", "points over separate networks when just learned", points, higher=True),
-    Measure("bytes", "memory", "to answer, and to go on learning", lambda one: size(one.mean), higher=False),
-    Measure("ratio", "of separate", "memory, beside that of separate networks", lambda one: percent(one.mean, 0)),
-    Measure("seconds", "time", "of learning", lambda one: duration(one.mean)),
+    Column("average_accuracy", "accuracy", "mean over the tasks, at the end", shares, higher=True),
+    Column("forgetting", "forgetting", "points below a task's best, at the end", points, higher=False),
+    Column("transfer", "transfer", "points over separate networks when just learned", points, higher=True),
+    Column("bytes", "memory", "to answer, and to go on learning", lambda one: size(one.mean), higher=False),
+    Column("ratio", "of separate", "memory, beside that of separate networks", lambda one: percent(one.mean, 0)),
+    Column("seconds", "time", "of learning", lambda one: duration(one.mean)),
 )
 """The columns of the first table."""
 
 MORE = (
-    Measure("total_accuracy", "total accuracy", "mean over all tasks and the whole stream", shares, higher=True),
-    Measure(
+    Column("total_accuracy", "total accuracy", "mean over all tasks and the whole stream", shares, higher=True),
+    Column(
         "backward_transfer_lopez_paz",
         "backward transfer",
         "points gained since a task was learned, at the end (Lopez-Paz and Ranzato)",
         points,
         higher=True,
     ),
-    Measure(
+    Column(
         "backward_transfer_diaz_rodriguez",
         "over the stream",
         "the same, mean over the whole stream (Diaz-Rodriguez et al.)",
         points,
         higher=True,
     ),
-    Measure("intransigence", "intransigence", "points below joint training when just learned", points, higher=False),
+    Column("intransigence", "intransigence", "points below joint training when just learned", points, higher=False),
 )
 """The columns of the second one."""
 
 
-def rows(results: Results, measures: Sequence[Measure]) -> list[Row]:
-    """A row for each strategy; the best of a column are marked where they differ as printed."""
+def lines(results: Results, columns: Sequence[Column]) -> list[Line]:
+    """A line for each strategy; the best of a column are marked where they differ as printed."""
     found = curves.numbers(results)
-    columns = [_cells([found[name].get(measure.key) for name in results], measure) for measure in measures]
-    return [
-        Row(name, MEANINGS.get(name, ""), len(runs), tuple(column[i] for column in columns))
-        for i, (name, runs) in enumerate(results.items())
-    ]
+    cells = [_cells([found[name].get(column.key) for name in results], column) for column in columns]
+    return [Line(name, MEANINGS.get(name, ""), tuple(line)) for name, *line in zip(results, *cells, strict=True)]
 
 
-def _cells(values: Sequence[Spread | None], measure: Measure) -> list[tuple[str, bool]]:
-    texts = [MISSING if value is None else measure.form(value) for value in values]
-    heads = [text.split(" \N{PLUS-MINUS SIGN}")[0] for text in texts]
-    known = [(value.mean, head) for value, head in zip(values, heads, strict=True) if value is not None]
-    if measure.higher is None or len({head for _, head in known}) < 2:
-        return [(text, False) for text in texts]
-    best = (max if measure.higher else min)(known)[1]
-    return [(text, head == best) for text, head in zip(texts, heads, strict=True)]
+def _cells(values: Sequence[Spread | None], column: Column) -> tuple[tuple[str, bool], ...]:
+    texts = [MISSING if value is None else column.form(value) for value in values]
+    return marked([None if value is None else value.mean for value in values], texts, higher=column.higher)
 
 
 def spent(results: Results) -> dict[str, str]:
