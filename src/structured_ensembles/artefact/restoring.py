@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn.modules.module import register_module_parameter_registration_hook
 
 from structured_ensembles import implicit, networks
-from structured_ensembles.channels import surgery
+from structured_ensembles.channels import kinds
 from structured_ensembles.channels.extraction import extract
 from structured_ensembles.errors import ArtefactError
 from structured_ensembles.files.plain import require
@@ -148,16 +148,15 @@ def _misfits(base: nn.Module, groups: Sequence[Group]) -> Iterator[str]:
 
 def _misfit(module: nn.Module, cut: Cut, channels: int) -> str | None:
     """Why ``surgery.cut`` cannot make this cut."""
-    if not surgery.can_cut(module):
+    if kinds.of(module) is None:
         return f"found {type(module).__name__}"
-    grouped = surgery.is_grouped(module)
-    if cut.side is Side.IN and (grouped or not surgery.is_layer(module)):
+    if cut.side is Side.IN and not kinds.has_inputs(module):
         return f"found {type(module).__name__}, whose inputs are cut with its outputs"
-    width = surgery.width(module, cut.side)
+    width = kinds.width(module, cut.side)
     if cut.offset + channels * cut.repeat > width:
         return f"found {width} and an offset of {cut.offset}"
-    unit = width // surgery.convolution_groups(module)
-    if grouped and (cut.offset % unit or cut.repeat % unit):
+    unit = width // kinds.convolution_groups(module)
+    if kinds.is_grouped(module) and (cut.offset % unit or cut.repeat % unit):
         return f"found a convolution that can only be cut by {unit}"
     return None
 

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _NormBase
 from torch.nn.utils import parametrize
 
+from structured_ensembles.channels import kinds
 from structured_ensembles.errors import NetworkError, first_line
 from structured_ensembles.networks import modules
 from structured_ensembles.networks.stored import check_initialised
@@ -112,9 +112,10 @@ def _randomised(network: nn.Module, dtype: torch.dtype) -> nn.Module:
         msg = f"the network cannot be copied ({first_line(error)}): a copy must be possible with copy.deepcopy"
         raise NetworkError(msg) from error
     for module in copied.modules():
-        if isinstance(module, _NormBase) and module.running_mean is not None and module.running_var is not None:
-            module.running_mean.uniform_(-0.5, 0.5, generator=generator)
-            module.running_var.uniform_(0.5, 1.5, generator=generator)
+        kind = kinds.of(module)
+        for name, (low, high) in {} if kind is None else kind.statistics.items():
+            if getattr(module, name) is not None:
+                module.get_buffer(name).uniform_(low, high, generator=generator)
     return copied
 
 

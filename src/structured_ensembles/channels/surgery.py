@@ -6,65 +6,20 @@ In evaluation mode both must compute the same: the invariant that topology check
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import TypeAlias
 
 import torch
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _NormBase
-from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 
+from structured_ensembles.channels import kinds
 from structured_ensembles.networks.modules import copied
 from structured_ensembles.types import Channels, Cut, Group, Side
 
 Site: TypeAlias = tuple[str, Side]
 """A module's dotted name and one of its dimensions."""
-
-
-def is_convolution(module: nn.Module) -> bool:
-    """Whether ``module`` is a convolution that can be cut (transposed ones cannot)."""
-    return isinstance(module, _ConvNd) and not isinstance(module, _ConvTransposeNd)
-
-
-def is_grouped(module: nn.Module) -> bool:
-    """Whether ``module`` is a grouped (or depthwise) convolution: its inputs and outputs live or die together."""
-    return convolution_groups(module) > 1
-
-
-def convolution_groups(module: nn.Module) -> int:
-    """Into how many groups a convolution divides its channels; 1 for anything else."""
-    return module.groups if isinstance(module, _ConvNd) else 1
-
-
-def is_layer(module: nn.Module) -> bool:
-    """Whether ``module`` makes new channels out of others: a convolution or a Linear layer."""
-    return is_convolution(module) or isinstance(module, nn.Linear)
-
-
-def is_norm(module: nn.Module) -> bool:
-    """Whether ``module`` normalises each channel on its own, so that channels can be cut out of it."""
-    return isinstance(module, _NormBase)
-
-
-def can_cut(module: nn.Module) -> bool:
-    """Whether channels can be cut out of ``module``."""
-    return is_layer(module) or is_norm(module) or isinstance(module, nn.PReLU)
-
-
-def width(module: nn.Module, side: Side) -> int:
-    """Positions in one dimension of a module that ``can_cut`` accepts."""
-    if isinstance(module, _ConvNd):
-        return module.out_channels if side is Side.OUT else module.in_channels
-    if isinstance(module, nn.Linear):
-        return module.out_features if side is Side.OUT else module.in_features
-    return module.num_features if isinstance(module, _NormBase) else _prelu(module).num_parameters
-
-
-def channel_dimension(module: nn.Module) -> int:
-    """The dimension of the module's input and output that holds its channels."""
-    return -1 if isinstance(module, nn.Linear) else 1
 
 
 def positions(cut: Cut, flags: Tensor) -> Tensor:
@@ -91,7 +46,7 @@ def kept_positions(network: nn.Module, groups: Iterable[Group], channels: Channe
         flags[channels[group.name].cpu()] = True
         for cut in group.cuts:
             module = network.get_submodule(cut.module)
-            mask = kept.setdefault((cut.module, cut.side), torch.ones(width(module, cut.side), dtype=torch.bool))
+            mask = kept.setdefault((cut.module, cut.side), torch.ones(kinds.width(module, cut.side), dtype=torch.bool))
             mask[cut.offset : cut.offset + group.channels * cut.repeat] = positions(cut, flags)
     return kept
 
@@ -145,7 +100,7 @@ def zeroed(network: nn.Module, groups: Iterable[Group], channels: Channels) -> I
     for (name, side), mask in kept_positions(network, groups, channels).items():
         module = network.get_submodule(name)
         if side is Side.IN:
-            hooks.append(module.register_forward_pre_hook(_keep_only(mask, channel_dimension(module))))
+            hooks.append(module.register_forward_pre_hook(_keep_only(mask, kinds.channel_dimension(module))))
     try:
         yield
     finally:
@@ -165,56 +120,14 @@ def _keep_only(mask: Tensor, dimension: int) -> Callable[[nn.Module, tuple[Tenso
 
 
 def _narrow(module: nn.Module, side: Side, index: Tensor) -> None:
-    if isinstance(module, _ConvNd):
-        _narrow_convolution(module, side, index)
-    elif isinstance(module, nn.Linear):
-        _narrow_linear(module, side, index)
-    elif isinstance(module, _NormBase):
-        module.num_features = len(index)
-        _select(module, {"weight": 0, "bias": 0, "running_mean": 0, "running_var": 0}, index)
-    else:
-        _prelu(module).num_parameters = len(index)
-        _select(module, {"weight": 0}, index)
-
-
-def _narrow_convolution(module: _ConvNd, side: Side, index: Tensor) -> None:
-    if side is Side.IN:
-        module.in_channels = len(index)
-        _select(module, {"weight": 1}, index)
-        return
-    if module.groups > 1:
-        per_group = module.out_channels // module.groups
-        in_per_group = module.in_channels // module.groups
-        module.groups = len(index) // per_group
-        module.in_channels = module.groups * in_per_group
-    module.out_channels = len(index)
-    _select(module, {"weight": 0, "bias": 0}, index)
-
-
-def _narrow_linear(module: nn.Linear, side: Side, index: Tensor) -> None:
-    if side is Side.IN:
-        module.in_features = len(index)
-        _select(module, {"weight": 1}, index)
-    else:
-        module.out_features = len(index)
-        _select(module, {"weight": 0, "bias": 0}, index)
-
-
-def _select(module: nn.Module, dimensions: Mapping[str, int], index: Tensor) -> None:
-    """Keep ``index`` in the named dimension of each of the module's own tensors that it has."""
-    for name, dimension in dimensions.items():
+    """Keep ``index`` on one side of a module, in each of its own tensors that it has there."""
+    kinds.resize(module, side, len(index))
+    for name in kinds.tensors(module, side):
         tensor = getattr(module, name)
         if tensor is None:
             continue
-        kept = tensor.detach().index_select(dimension, index.to(tensor.device))
+        kept = tensor.detach().index_select(0 if side is Side.OUT else 1, index.to(tensor.device))
         if isinstance(tensor, nn.Parameter):
             setattr(module, name, nn.Parameter(kept, requires_grad=tensor.requires_grad))
         else:
             setattr(module, name, kept)
-
-
-def _prelu(module: nn.Module) -> nn.PReLU:
-    if not isinstance(module, nn.PReLU):
-        msg = f"{type(module).__name__} has no channels to cut"
-        raise TypeError(msg)
-    return module

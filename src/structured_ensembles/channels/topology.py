@@ -20,7 +20,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from structured_ensembles.channels import _probe, surgery
+from structured_ensembles.channels import _probe, kinds, surgery
 from structured_ensembles.errors import NetworkError, first_line
 from structured_ensembles.networks import modules
 from structured_ensembles.options.choices import Placement, Scope
@@ -170,7 +170,7 @@ def _propose(graph: _Graph, calls: tuple[str, ...]) -> tuple[list[Group], list[s
     done: set[str] = set()
     for name in calls:
         module = graph.network.get_submodule(name)
-        if name in done or module not in graph.library.module2node or not surgery.is_layer(module):
+        if name in done or module not in graph.library.module2node or not kinds.is_layer(module):
             continue
         done.add(name)
         try:
@@ -189,9 +189,9 @@ def _translate(graph: _Graph, name: str) -> Group:
     """The group of the layer's output channels: cuts, ties and scaled sites."""
     cuts, channels = _closure(graph, name)
     modules = {cut.module: graph.network.get_submodule(cut.module) for cut in cuts}
-    producers = [cut for cut in cuts if cut.side is Side.OUT and surgery.is_layer(modules[cut.module])]
-    whole = all(surgery.width(modules[cut.module], cut.side) == channels * cut.repeat for cut in cuts)
-    private = len(producers) == 1 and whole and not surgery.is_grouped(modules[producers[0].module])
+    producers = [cut for cut in cuts if cut.side is Side.OUT and kinds.is_layer(modules[cut.module])]
+    whole = all(kinds.width(modules[cut.module], cut.side) == channels * cut.repeat for cut in cuts)
+    private = len(producers) == 1 and whole and not kinds.is_grouped(modules[producers[0].module])
     scaled = {Placement.BEFORE_NORM: tuple(producers), Placement.AFTER_NORM: _after_norm(graph, cuts)}
     return Group(name, channels, tuple(cuts), private, scaled)
 
@@ -212,7 +212,7 @@ def _closure(graph: _Graph, name: str) -> tuple[list[Cut], int]:
         seen.update([site, *((cut.module, cut.side) for cut in cuts)])
         parts.append((cuts, channels))
         for cut in cuts:
-            if surgery.is_grouped(graph.network.get_submodule(cut.module)):
+            if kinds.is_grouped(graph.network.get_submodule(cut.module)):
                 pending += [(cut.module, side) for side in Side if (cut.module, side) not in seen]
     return _join(graph.network, parts)
 
@@ -221,39 +221,40 @@ def _join(network: nn.Module, parts: list[tuple[list[Cut], int]]) -> tuple[list[
     """One group out of several, with as many channels as its coarsest grouped convolution has groups."""
     cuts = [cut for part, _ in parts for cut in part]
     grouped = {cut.module: network.get_submodule(cut.module) for cut in cuts}
-    units = [surgery.convolution_groups(module) for module in grouped.values() if surgery.is_grouped(module)]
+    units = [kinds.convolution_groups(module) for module in grouped.values() if kinds.is_grouped(module)]
     channels = min([*units, *(count for _, count in parts)])
     if any(count % channels for count in (*units, *(count for _, count in parts))):
         raise _Refusal("its grouped convolutions have numbers of groups that do not divide each other")
     coarse = [replace(cut, repeat=cut.repeat * (count // channels)) for part, count in parts for cut in part]
     # The inputs of a grouped convolution follow from its outputs.
-    kept = [cut for cut in coarse if not (cut.side is Side.IN and surgery.is_grouped(grouped[cut.module]))]
+    kept = [cut for cut in coarse if cut.side is Side.OUT or kinds.has_inputs(grouped[cut.module])]
     return list(dict.fromkeys(kept)), channels
 
 
 def _library_group(graph: _Graph, name: str, side: Side) -> tuple[list[Cut], int]:
     """What the library ties to one dimension of a layer, as cuts of modules with channels of their own."""
     cuts = []
-    channels = surgery.width(graph.network.get_submodule(name), side)
+    channels = kinds.width(graph.network.get_submodule(name), side)
     for item in _library_items(graph, name, side, channels):
         target = item.dep.target.module
         if isinstance(target, nn.Parameter):
             raise _Refusal(f"they are tied to the bare parameter {graph.parameters.get(id(target), '?')!r}")
         if target not in graph.names or not _has_channels(target):
             continue
-        if not surgery.can_cut(target):
+        if kinds.of(target) is None:
             raise _Refusal(f"{graph.names[target]!r} ({type(target).__name__}) mixes them and cannot be cut")
         out = graph.library.is_out_channel_pruning_fn(item.dep.handler)
-        cut_side = Side.OUT if out or surgery.is_norm(target) else Side.IN
+        cut_side = Side.OUT if out or not kinds.is_layer(target) else Side.IN
         cuts += _layout(graph.names[target], cut_side, list(item.idxs), list(item.root_idxs), channels)
     return cuts, channels
 
 
 def _has_channels(module: nn.Module) -> bool:
     """Whether a module holds something for each channel, as far as one can see."""
-    if isinstance(module, nn.PReLU):
-        return module.num_parameters > 1
-    return surgery.is_norm(module) or any(True for _ in module.parameters())
+    kind = kinds.of(module)
+    if kind is not None and kind.role is kinds.Role.ACTIVATION:
+        return kinds.width(module, Side.OUT) > 1  # else one number serves all channels
+    return kinds.is_norm(module) or any(True for _ in module.parameters())
 
 
 def _library_items(graph: _Graph, name: str, side: Side, channels: int) -> list[Any]:
@@ -307,7 +308,7 @@ def _last_before(graph: _Graph, reader: nn.Module) -> set[str]:
             continue
         seen.add(node)
         module = node.module
-        if module in graph.names and (surgery.is_norm(module) or surgery.is_layer(module)):
+        if module in graph.names and (kinds.is_norm(module) or kinds.is_layer(module)):
             reached.add(graph.names[module])
         else:
             pending += node.inputs

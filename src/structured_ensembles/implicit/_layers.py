@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from structured_ensembles.channels import surgery
+from structured_ensembles.channels import kinds
 from structured_ensembles.errors import NetworkError
 from structured_ensembles.networks.modules import in_mode
 
@@ -30,7 +30,7 @@ def called_layers(network: nn.Module, purpose: str) -> dict[str, nn.Module]:
             raise NetworkError(f"{msg}, so that they cannot {purpose}: write the block out")
         if isinstance(module, nn.MultiheadAttention):
             attention += (f"{name}.",)
-        elif surgery.is_layer(module) and not name.startswith(attention):
+        elif kinds.is_layer(module) and not name.startswith(attention):
             layers[name] = module
     return layers
 

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from structured_ensembles.channels import surgery
+from structured_ensembles.channels import kinds
 from structured_ensembles.errors import NetworkError, SettingsError, first_line, unknown
 from structured_ensembles.networks._arguments import integer, number
 from structured_ensembles.networks.modules import in_mode
@@ -66,7 +66,7 @@ def output_layer(network: nn.Module, example: Tensor) -> str:
     hooks = [
         module.register_forward_hook(lambda *_, name=name: ran.append(name))
         for name, module in network.named_modules()
-        if surgery.is_layer(module)
+        if kinds.is_layer(module)
     ]
     try:
         with in_mode(network, training=False), seeded(0), torch.no_grad():
@@ -164,7 +164,7 @@ class _Dropout(nn.Module):
 
 def _hidden_layers(network: nn.Module, output: str) -> dict[str, nn.Module]:
     """Every layer but the output layer, by name."""
-    layers = {name: module for name, module in network.named_modules() if surgery.is_layer(module)}
+    layers = {name: module for name, module in network.named_modules() if kinds.is_layer(module)}
     if output not in layers:
         raise unknown("output layer", str(output), layers)
     del layers[output]

@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from structured_ensembles.channels import surgery
+from structured_ensembles.channels import kinds
 from structured_ensembles.errors import NetworkError, SettingsError
 from structured_ensembles.implicit import _packing
 from structured_ensembles.implicit._layers import called_layers
@@ -113,7 +113,7 @@ class _Packed(nn.Module):
 
 def _packed_layer(library: ModuleType, layer: _packing.Layer, reading: _packing.Reading, widths: _Widths) -> nn.Module:
     """The library's layer for widths that are all given: alpha, of which it truncates multiples, is spent already."""
-    members, out = widths.members, surgery.width(layer, Side.OUT)
+    members, out = widths.members, kinds.width(layer, Side.OUT)
     options: dict[str, Any] = {
         "alpha": 1,
         "num_estimators": members,
@@ -124,7 +124,7 @@ def _packed_layer(library: ModuleType, layer: _packing.Layer, reading: _packing.
         "device": layer.weight.device,
         "dtype": layer.weight.dtype,
     }
-    wide_in = widths.read(surgery.width(layer, Side.IN), reading)
+    wide_in = widths.read(kinds.width(layer, Side.IN), reading)
     wide_out = out if reading.last else members * widths.member(out)  # the library multiplies the last one's by M
     if isinstance(layer, nn.Linear):
         linear: nn.Module = library.PackedLinear(wide_in, wide_out, **options)
@@ -240,7 +240,7 @@ class _Masked(nn.Module):
         rows = inputs.shape[0]
         members = torch.arange(rows, device=inputs.device) * len(self.masks) // max(1, rows)
         spread = [rows, *[1] * (inputs.dim() - 1)]
-        spread[surgery.channel_dimension(self.layer)] = self.masks.shape[1]
+        spread[kinds.channel_dimension(self.layer)] = self.masks.shape[1]
         outputs: Tensor = self.layer(inputs * self.masks[members].view(spread))
         return outputs
 
@@ -271,7 +271,7 @@ def _maskable(network: nn.Module, first: str | None) -> dict[str, nn.Module]:
     wide = {
         name: layer
         for name, layer in layers.items()
-        if layer is not reading and surgery.width(layer, Side.IN) >= NARROWEST_MASKED
+        if layer is not reading and kinds.width(layer, Side.IN) >= NARROWEST_MASKED
     }
     if not wide:
         msg = (
@@ -314,7 +314,7 @@ def _drawing_from(library: ModuleType, draws: _Draws) -> Iterator[None]:
 
 def _masks(library: ModuleType, draws: _Draws, layer: nn.Module, members: int, scale: float) -> Tensor:
     """(M, C) for the input channels of a layer, bool, on its device."""
-    width, device = surgery.width(layer, Side.IN), next(layer.parameters()).device
+    width, device = kinds.width(layer, Side.IN), next(layer.parameters()).device
     if members == 1:  # the library's formula gives one mask all channels, but rounds to one fewer and never ends
         return torch.ones(1, width, dtype=torch.bool, device=device)
     draws.left = MOST_DRAWS

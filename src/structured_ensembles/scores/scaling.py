@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.distributions import Beta, Distribution, Exponential, Gamma, Laplace, Normal
 from torch.nn.functional import softplus
 
-from structured_ensembles.channels import surgery
+from structured_ensembles.channels import kinds, surgery
 from structured_ensembles.errors import NetworkError
 from structured_ensembles.options.choices import Parametrisation, Placement
 from structured_ensembles.types import Cut, Group, Scores, Side, Topology
@@ -188,7 +188,7 @@ def _sites(topology: Topology, placement: Placement) -> dict[str, list[tuple[Gro
 
 
 def _multiply(scaler: Scaler, name: str, module: nn.Module, sites: list[tuple[Group, Cut]]) -> Callable[..., Tensor]:
-    width, dimension = surgery.width(module, Side.OUT), surgery.channel_dimension(module)
+    width, dimension = kinds.width(module, Side.OUT), kinds.channel_dimension(module)
 
     def hook(_module: nn.Module, _inputs: Any, output: Tensor) -> Tensor:  # noqa: ANN401 (torch's own signature)
         factors = _row_factors(scaler, sites, width)[_member_of_rows(scaler.member, output, name)]

@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 import torch
 from torch import Tensor, nn
 
-from structured_ensembles.channels import surgery
-from structured_ensembles.continual.learner.units import BACKBONE, OWNED
+from structured_ensembles.channels import kinds, surgery
+from structured_ensembles.continual.learner.units import BACKBONE
 from structured_ensembles.options.choices import CrossBlock, Norms
 from structured_ensembles.types import Channels, Group, Side
 
@@ -79,12 +79,9 @@ def of_backbone(backbone: nn.Module) -> dict[str, Tensor]:
 
 def norm_tensors(network: nn.Module) -> dict[str, Tensor]:
     """The parameters and statistics of the normalisation layers of a task network's backbone."""
-    norms = {name for name, module in network.named_modules() if surgery.is_norm(module)}
-    return {
-        name: tensor
-        for name, tensor in tensors(network).items()
-        if name.rpartition(".")[0] in norms and name.rpartition(".")[2] in OWNED
-    }
+    norms = {name: module for name, module in network.named_modules() if kinds.is_norm(module)}
+    names = {f"{name}.{leaf}" for name, module in norms.items() for leaf in kinds.tensors(module, Side.OUT)}
+    return {name: tensor for name, tensor in tensors(network).items() if name in names}
 
 
 def ends(network: nn.Module, groups: Sequence[Group], owners: Owners) -> dict[str, Ends]:
@@ -94,12 +91,12 @@ def ends(network: nn.Module, groups: Sequence[Group], owners: Owners) -> dict[st
     for name, tensor in tensors(network).items():
         module_name, _, leaf = name.rpartition(".")
         module = network.get_submodule(module_name)
-        if leaf not in OWNED or not surgery.can_cut(module):
+        if leaf not in kinds.tensors(module, Side.OUT):
             continue
         row = sites[module_name, Side.OUT].view(-1, *[1] * (tensor.dim() - 1))
         column = row
         # The channels that a grouped convolution reads are tied to those that it makes.
-        if leaf == "weight" and surgery.is_layer(module) and not surgery.is_grouped(module):
+        if kinds.has_inputs(module) and leaf in kinds.tensors(module, Side.IN):
             reads = sites.get((module_name, Side.IN), torch.zeros(tensor.shape[1], dtype=torch.int64))
             column = reads.view(1, -1, *[1] * (tensor.dim() - 2))
         found[name] = Ends(row, column)
@@ -111,7 +108,7 @@ def _sites(network: nn.Module, groups: Sequence[Group], owners: Owners) -> dict[
     sites: dict[Site, Tensor] = {}
     for group in groups:
         for cut in group.cuts:
-            width = surgery.width(network.get_submodule(cut.module), cut.side)
+            width = kinds.width(network.get_submodule(cut.module), cut.side)
             owner = sites.setdefault((cut.module, cut.side), torch.zeros(width, dtype=torch.int64))
             owner[cut.offset : cut.offset + group.channels * cut.repeat] = surgery.positions(cut, owners[group.name])
     return sites

@@ -14,11 +14,11 @@ from typing import TYPE_CHECKING, NamedTuple, cast
 import torch
 from torch import Tensor, nn
 
-from structured_ensembles.channels import surgery
+from structured_ensembles.channels import kinds, surgery
 from structured_ensembles.continual.learner import ownership
 from structured_ensembles.continual.learner.heads import TaskNetwork
 from structured_ensembles.continual.learner.memory import owner_bits, packed
-from structured_ensembles.continual.learner.units import BACKBONE, COUNTER
+from structured_ensembles.continual.learner.units import BACKBONE
 from structured_ensembles.errors import NetworkError
 from structured_ensembles.networks import modules
 from structured_ensembles.types import Group, Side
@@ -225,7 +225,7 @@ def served(state: State, rule: CrossBlock) -> Served:
             part = "normalisation" if name in norms else "shared"
             parts[part][name] = _chosen(tensor, ownership.stored(ends[name], rule))
     fixed = {BACKBONE + name: tensor for name, tensor in network.backbone.state_dict().items()}
-    parts["shared"] |= {name: fixed[name] for name in fixed if name not in ends and not name.endswith(COUNTER)}
+    parts["shared"] |= {name: fixed[name] for name in fixed if name not in ends and not name.endswith(kinds.COUNTER)}
     for task, own in enumerate(state.norms):
         for name, tensor in own.items():
             parts["normalisation"][f"{task}.{name}"] = _chosen(tensor, ownership.used(ends[name], task))

@@ -14,10 +14,10 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
+from structured_ensembles.channels import kinds
 from structured_ensembles.continual.learner.heads import TaskNetwork
 from structured_ensembles.continual.learner.memory import packed
-from structured_ensembles.continual.learner.units import COUNTER
-from structured_ensembles.continual.strategies.base import SharedBackbone, is_norm, served_heads
+from structured_ensembles.continual.strategies.base import SharedBackbone, norm_names, served_heads
 from structured_ensembles.errors import NetworkError, SettingsError
 
 if TYPE_CHECKING:
@@ -107,12 +107,12 @@ class Masked(SharedBackbone):
         return all(torch.equal(private[name], fixed) for private in self.private)
 
     def _flat(self, parts: Mapping[str, Mapping[str, Tensor]], *, of_norms: bool) -> dict[str, Tensor]:
-        norms = {name for name, module in self.shared.named_modules() if is_norm(module)}
+        norms = norm_names(self.shared)
         return {
             f"{part}.{name}": tensor
             for part, tensors in parts.items()
             for name, tensor in tensors.items()
-            if (name.rpartition(".")[0] in norms) is of_norms
+            if (name in norms) is of_norms
         }
 
 
@@ -200,11 +200,11 @@ def largest(values: Tensor, count: int) -> Tensor:
 
 def weight_names(backbone: nn.Module) -> tuple[str, ...]:
     """The parameters that are trained, have two dimensions or more, and are in no normalisation layer."""
-    norms = {name for name, module in backbone.named_modules() if is_norm(module)}
+    norms = norm_names(backbone)
     return tuple(
         name
         for name, parameter in backbone.named_parameters()
-        if parameter.requires_grad and parameter.dim() > 1 and name.rpartition(".")[0] not in norms
+        if parameter.requires_grad and parameter.dim() > 1 and name not in norms
     )
 
 
@@ -234,6 +234,6 @@ def _changes(tensor: Tensor) -> bool:
 
 def _tensors(module: nn.Module) -> dict[str, Tensor]:
     """Parameters and buffers that are stored, each once; counters of batches predict nothing."""
-    stored = {name for name in module.state_dict() if not name.endswith(COUNTER)}
+    stored = {name for name in module.state_dict() if not name.endswith(kinds.COUNTER)}
     named = {**dict(module.named_parameters()), **dict(module.named_buffers())}
     return {name: tensor for name, tensor in named.items() if name in stored}

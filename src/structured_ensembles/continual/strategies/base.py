@@ -10,14 +10,13 @@ from typing import TYPE_CHECKING, ClassVar, TypeVar, cast
 import torch
 from torch import nn
 from torch.nn.functional import cross_entropy
-from torch.nn.modules.batchnorm import _NormBase
 
+from structured_ensembles.channels import kinds
 from structured_ensembles.continual.learner import seeds
 from structured_ensembles.continual.learner.backbones import features_of
 from structured_ensembles.continual.learner.heads import TaskNetwork, make_head
 from structured_ensembles.continual.learner.memory import measured
 from structured_ensembles.continual.learner.tasks import check_number, check_shape, check_task
-from structured_ensembles.continual.learner.units import COUNTER
 from structured_ensembles.data.digests import fingerprint
 from structured_ensembles.data.sources.records import as_dataset
 from structured_ensembles.errors import DataError
@@ -221,9 +220,8 @@ def served_backbone(backbone: nn.Module, prefix: str = "") -> dict[str, dict[str
         backbone: Any network.
         prefix: Goes before the tensors' names.
     """
-    tensors = {name: value for name, value in backbone.state_dict().items() if not name.endswith(COUNTER)}
-    layers = {name for name, module in backbone.named_modules() if is_norm(module)}
-    norms = {name for name in tensors if name.rpartition(".")[0] in layers}
+    tensors = {name: value for name, value in backbone.state_dict().items() if not name.endswith(kinds.COUNTER)}
+    norms = norm_names(backbone)
     return {
         "shared": {prefix + name: value for name, value in tensors.items() if name not in norms},
         "normalisation": {prefix + name: value for name, value in tensors.items() if name in norms},
@@ -235,9 +233,15 @@ def served_heads(heads: Sequence[nn.Module]) -> dict[str, Tensor]:
     return {f"{number}.{name}": value for number, head in enumerate(heads) for name, value in head.state_dict().items()}
 
 
-def is_norm(module: nn.Module) -> bool:
-    """Whether a module normalises its input with parameters or statistics of its own."""
-    return isinstance(module, (_NormBase, nn.GroupNorm, nn.LayerNorm))
+def norm_names(backbone: nn.Module) -> set[str]:
+    """The names of the parameters and buffers of normalisation layers, those out of which nothing can be cut too."""
+    return {
+        name
+        for prefix, module in backbone.named_modules()
+        if kinds.normalises(module)
+        for tensors in (module.named_parameters, module.named_buffers)
+        for name, _ in tensors(prefix, recurse=False)
+    }
 
 
 def served_examples(splits: Sequence[Split]) -> dict[str, Tensor]:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, ClassVar, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from structured_ensembles.channels import surgery
+from structured_ensembles.channels import kinds
 from structured_ensembles.continual.strategies._masked import Masked, Reweighted, filled
 from structured_ensembles.continual.strategies.packnet import Partial
 from structured_ensembles.errors import NetworkError
@@ -42,7 +42,7 @@ class BatchEnsemble(Masked):
     def __init__(self, backbone: Architecture, settings: ContinualSettings, seed: int = 0) -> None:
         super().__init__(backbone, settings, seed)
         self.layers = {
-            name: surgery.convolution_groups(module)
+            name: kinds.convolution_groups(module)
             for layer, module in self.shared.named_modules()
             if isinstance(module, Layer) and (name := f"{layer}.weight".lstrip(".")) in self.weights
         }

@@ -15,9 +15,8 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
-from torch.nn.modules.batchnorm import _BatchNorm
 
-from structured_ensembles.channels import surgery
+from structured_ensembles.channels import kinds, surgery
 from structured_ensembles.continual.learner import ownership, units
 from structured_ensembles.continual.learner.heads import TaskNetwork
 from structured_ensembles.continual.learner.memory import packed
@@ -246,7 +245,7 @@ class Gated(Reweighted):
     def __init__(self, network: TaskNetwork, makers: Mapping[str, nn.Module], gates: Gates) -> None:
         super().__init__(copy.deepcopy(network), makers)
         self.gates = gates
-        self.norms = [(norm, norm.momentum) for norm in self.network.modules() if isinstance(norm, _BatchNorm)]
+        self.norms = [(norm, norm.momentum) for norm in self.network.modules() if isinstance(norm, kinds.BatchNorm)]
         for name, cuts in _reads(gates.groups).items():
             # What is bound to this network is bound to the copy in a copy of it.
             self.network.get_submodule(name).register_forward_pre_hook(partial(self._gate, cuts))
@@ -271,12 +270,12 @@ class Gated(Reweighted):
     def _gate(self, cuts: Sequence[tuple[str, Cut]], layer: nn.Module, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
         first, *rest = inputs
         values = self.gates.by_group(self.gates())
-        factors = first.new_ones(surgery.width(layer, Side.IN))
+        factors = first.new_ones(kinds.width(layer, Side.IN))
         for group, cut in cuts:
             own = surgery.positions(cut, values[group])
             factors[cut.offset : cut.offset + len(own)] = own
         shape = [1] * first.dim()
-        shape[surgery.channel_dimension(layer)] = -1
+        shape[kinds.channel_dimension(layer)] = -1
         return (first * factors.view(shape), *rest)
 
 

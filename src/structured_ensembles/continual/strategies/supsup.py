@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, ClassVar
 import torch
 from torch import Tensor, nn
 
+from structured_ensembles.channels import kinds
 from structured_ensembles.continual.learner.memory import packed
 from structured_ensembles.continual.strategies._masked import (
     Mask,
@@ -23,7 +24,6 @@ from structured_ensembles.continual.strategies._masked import (
     packed_masks,
     private_names,
 )
-from structured_ensembles.continual.strategies.base import is_norm
 from structured_ensembles.seeding import derived_seed
 
 if TYPE_CHECKING:
@@ -110,7 +110,7 @@ def _freeze(backbone: nn.Module, weights: tuple[str, ...], keep: float, seed: in
     """Give the weights random signs and one size a tensor, take scale and shift off norms, and train nothing."""
     generator = torch.Generator().manual_seed(seed)
     for module in backbone.modules():
-        if is_norm(module):
+        if kinds.normalises(module):
             module.register_parameter("weight", None)
             module.register_parameter("bias", None)
     with torch.no_grad():
