@@ -10,6 +10,7 @@ from torch.nn.functional import cross_entropy
 from torch.utils.data import TensorDataset
 
 from structured_ensembles.continual.learner.learner import ContinualLearner
+from structured_ensembles.networks.half_vgg import half_vgg11
 from structured_ensembles.options.search import SearchSettings
 from structured_ensembles.options.streams import ContinualSettings
 from structured_ensembles.options.training import TrainingSettings
@@ -56,3 +57,19 @@ def looped(taught, tasks):
     for seed in tasks:
         with taught.task(examples(seed)) as network:
             loop(network, examples(seed))
+
+
+def published_half_vgg11(input_shape):
+    """The published backbone: the convolutions of `half_vgg11` and maps (B, 256, 7, 7), copies of the last ones.
+
+    The published head reads all 12,544 of these numbers; a linear head takes their mean.
+    """
+    convolutions = list(half_vgg11(input_shape, 2).children())[:-3]
+    return nn.Sequential(*convolutions, nn.AdaptiveAvgPool2d(7))
+
+
+def unpacked(stream, bits, count):
+    """The first ``count`` numbers of what `memory.packed` gave, int64."""
+    single = (stream.long()[:, None] >> torch.arange(8, device=stream.device)) & 1
+    numbers = single.flatten()[: count * bits].view(count, bits)
+    return (numbers << torch.arange(bits, device=stream.device)).sum(dim=1)

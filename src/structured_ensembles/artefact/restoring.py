@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING
 from torch import Tensor, nn
 from torch.nn.modules.module import register_module_parameter_registration_hook
 
-from structured_ensembles import implicit, networks
+from structured_ensembles import implicit
 from structured_ensembles.channels import kinds
 from structured_ensembles.channels.extraction import extract
 from structured_ensembles.errors import ArtefactError
 from structured_ensembles.files.plain import require
+from structured_ensembles.networks import Given, given
 from structured_ensembles.networks.modules import draw
 from structured_ensembles.types import Architecture, Cut, Group, Side
 
@@ -26,7 +27,7 @@ _SHOWN = 5
 
 
 def restore(
-    record: Record, tensors: Sequence[Mapping[str, Tensor]], architecture: Architecture | None = None
+    record: Record, tensors: Sequence[Mapping[str, Tensor]], architecture: Given | None = None
 ) -> list[nn.Module]:
     """Build the members again: the architecture once, cut to what each member keeps, and the tensors copied in.
 
@@ -55,10 +56,11 @@ def restore(
     return members
 
 
-def _base(record: Record, tensors: Sequence[Mapping[str, Tensor]], architecture: Architecture | None) -> nn.Module:
+def _base(record: Record, tensors: Sequence[Mapping[str, Tensor]], architecture: Given | None) -> nn.Module:
     """The uncut network, from the caller's architecture or else from the registry by the record's name."""
     if architecture is not None:
-        own = draw(_modules_of(architecture), 0)  # what fails in here is the caller's, and told as it is
+        # What fails in here is the caller's, and told as it is.
+        own = draw(_modules_of(given.architecture(architecture)), 0)
         if record.form is None:
             return own
         failure = f"the architecture cannot be made to answer {record.members} times, as {record.form.name!r}"
@@ -73,7 +75,7 @@ def _base(record: Record, tensors: Sequence[Mapping[str, Tensor]], architecture:
 
 
 def _built(
-    source: implicit.Source, record: Record, tensors: Sequence[Mapping[str, Tensor]], failure: str, remedy: str
+    source: Given, record: Record, tensors: Sequence[Mapping[str, Tensor]], failure: str, remedy: str
 ) -> nn.Module:
     """What the record asks for, of bounded size; the error says what failed, why, and what to do."""
     held = sum(tensor.numel() for state in tensors for tensor in state.values())
@@ -84,11 +86,11 @@ def _built(
         raise ArtefactError(f"{failure} ({error}). {remedy}: load(path, architecture=MyNet).") from error
 
 
-def _made(source: implicit.Source, record: Record) -> nn.Module:
+def _made(source: Given, record: Record) -> nn.Module:
     """The network, in the form that answers M times if the record has one."""
     if record.form is not None:
         return implicit.make(source, record.form, record.members)
-    return networks.build(source) if isinstance(source, networks.NetworkSpec) else source()
+    return given.architecture(source)()
 
 
 def _modules_of(architecture: Architecture) -> Architecture:

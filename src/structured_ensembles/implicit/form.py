@@ -4,23 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any
 
 from structured_ensembles.errors import NetworkError, SettingsError, unknown
-from structured_ensembles.networks import NetworkSpec, build
+from structured_ensembles.networks import Given, NetworkSpec
+from structured_ensembles.networks.given import architecture
 from structured_ensembles.networks.spec import checked_arguments
 
 if TYPE_CHECKING:
     from torch import nn
 
     from structured_ensembles.options.plans import Scalar
-    from structured_ensembles.types import Architecture
 
 MOST_ANSWERS = 1024
 """M, at most: a small file must not ask for a huge network."""
-
-Source: TypeAlias = "NetworkSpec | Architecture"
-"""What makes the base network."""
 
 
 @dataclass(frozen=True)
@@ -59,7 +56,7 @@ class Form:
         return cls(**value)
 
 
-def make(source: Source, form: Form, members: int) -> nn.Module:
+def make(given: Given, form: Form, members: int) -> nn.Module:
     """A freshly initialised network that answers M times, drawn from torch's global generator.
 
     Raises:
@@ -68,49 +65,45 @@ def make(source: Source, form: Form, members: int) -> nn.Module:
     """
     if not 1 <= members <= MOST_ANSWERS:
         raise SettingsError(f"members {members} must be from 1 to {MOST_ANSWERS} where weights are shared")
-    return FORMS[form.name](source, members, form.arguments)
+    return FORMS[form.name](given, members, form.arguments)
 
 
-def _base(source: Source) -> nn.Module:
-    return build(source) if isinstance(source, NetworkSpec) else source()
-
-
-def _dropout(source: Source, members: int, arguments: Mapping[str, Any]) -> nn.Module:
+def _dropout(given: Given, members: int, arguments: Mapping[str, Any]) -> nn.Module:
     from structured_ensembles.implicit.dropout import with_dropout
 
-    return with_dropout(_base(source), members, **arguments)
+    return with_dropout(architecture(given)(), members, **arguments)
 
 
-def _rank_one(source: Source, members: int, arguments: Mapping[str, Any]) -> nn.Module:
+def _rank_one(given: Given, members: int, arguments: Mapping[str, Any]) -> nn.Module:
     from structured_ensembles.implicit.rank_one import with_rank_one_factors
 
-    return with_rank_one_factors(_base(source), members, **arguments)
+    return with_rank_one_factors(architecture(given)(), members, **arguments)
 
 
-def _packed(source: Source, members: int, arguments: Mapping[str, Any]) -> nn.Module:
+def _packed(given: Given, members: int, arguments: Mapping[str, Any]) -> nn.Module:
     from structured_ensembles.implicit.torch_uncertainty import packed
 
-    return packed(_base(source), members, **arguments)
+    return packed(architecture(given)(), members, **arguments)
 
 
-def _masked(source: Source, members: int, arguments: Mapping[str, Any]) -> nn.Module:
+def _masked(given: Given, members: int, arguments: Mapping[str, Any]) -> nn.Module:
     from structured_ensembles.implicit.torch_uncertainty import masksembles
 
-    return masksembles(_base(source), members, **arguments)
+    return masksembles(architecture(given)(), members, **arguments)
 
 
-def _mimo(source: Source, members: int, arguments: Mapping[str, Any]) -> nn.Module:
+def _mimo(given: Given, members: int, arguments: Mapping[str, Any]) -> nn.Module:
     from structured_ensembles.implicit.mimo import mimo
 
-    if not isinstance(source, NetworkSpec):
+    if not isinstance(given, NetworkSpec):
         raise NetworkError(
             "mimo rebuilds the network with M times the inputs and outputs, which takes an architecture by name: give "
             "a NetworkSpec, such as NetworkSpec('resnet20', (3, 32, 32), 10)"
         )
-    return mimo(source, members, **arguments)
+    return mimo(given, members, **arguments)
 
 
-FORMS: Mapping[str, Callable[[Source, int, Mapping[str, Any]], nn.Module]] = {
+FORMS: Mapping[str, Callable[[Given, int, Mapping[str, Any]], nn.Module]] = {
     "dropout": _dropout,
     "rank_one": _rank_one,
     "packed": _packed,

@@ -10,9 +10,10 @@ from structured_ensembles.channels.extraction import compose, extract
 from structured_ensembles.data.batches import loader
 from structured_ensembles.data.labels import sized
 from structured_ensembles.errors import SettingsError
-from structured_ensembles.methods.fitting import Base, Fold, check_drawable, device
+from structured_ensembles.methods.fitting import Fold, device
 from structured_ensembles.methods.subnetworks import SubNetworks
 from structured_ensembles.networks import sizes
+from structured_ensembles.networks.given import check_drawable
 from structured_ensembles.options.budget import Budget
 from structured_ensembles.scores.diversity import needs_logits
 from structured_ensembles.scores.ranking import rank
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from torch import nn
     from torch.utils.data import Dataset
 
+    from structured_ensembles.networks import Given
     from structured_ensembles.options.ensemble import Settings
     from structured_ensembles.types import Channels, Importance, Topology
 
@@ -50,7 +52,7 @@ class StructuredEnsemble(SubNetworks):
 
     def __init__(
         self,
-        base: Base,
+        base: Given,
         members: int = 4,
         *,
         budget: str | Budget | None = None,

@@ -7,9 +7,11 @@ import torch
 from torch import nn
 
 from structured_ensembles import networks
-from structured_ensembles.continual.learner.backbones import backbone, features_of, published_half_vgg11
+from structured_ensembles.continual.learner.backbones import backbone, features_of
 from structured_ensembles.errors import NetworkError
 from structured_ensembles.networks import NetworkSpec
+
+from ..learners import published_half_vgg11
 
 SHAPE = (3, 32, 32)
 WIDTHS = {"half_vgg11": 256, "lenet5": 84, "mlp": 128, "resnet20": 64, "small_cnn": 96, "small_vgg": 128, "vgg11": 512}

@@ -8,7 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.torch import save
 
-from structured_ensembles.continual.learner.memory import Memory, measured, owner_bits, packed, unpacked
+from structured_ensembles.continual.learner.memory import Memory, measured, owner_bits, packed
+
+from ..learners import unpacked
 
 
 @given(st.integers(1, 12).flatmap(lambda bits: st.tuples(st.just(bits), st.lists(st.integers(0, 2**bits - 1)))))

@@ -14,13 +14,15 @@ from structured_ensembles.continual.learner import capacity, ownership
 from structured_ensembles.continual.learner.backbones import backbone
 from structured_ensembles.continual.learner.heads import TaskNetwork, make_head
 from structured_ensembles.continual.learner.learner import ContinualLearner
-from structured_ensembles.continual.learner.memory import Memory, measured, unpacked
+from structured_ensembles.continual.learner.memory import Memory, measured
 from structured_ensembles.continual.learner.state import State, TaskRecord, served
 from structured_ensembles.continual.learner.units import find
 from structured_ensembles.networks import NetworkSpec
 from structured_ensembles.options.choices import CrossBlock, HeadKind, Norms
 from structured_ensembles.options.search import SearchSettings
 from structured_ensembles.options.streams import ContinualSettings
+
+from ..learners import unpacked
 
 WIDTHS = [32, 64, 128, 128, 256, 256, 256, 256]
 

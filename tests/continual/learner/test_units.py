@@ -10,11 +10,13 @@ from torch import nn
 from torch.nn.functional import relu
 from torch.nn.utils.parametrizations import weight_norm
 
-from structured_ensembles.continual.learner.backbones import backbone, published_half_vgg11
+from structured_ensembles.continual.learner.backbones import backbone
 from structured_ensembles.continual.learner.units import find
 from structured_ensembles.errors import NetworkError
 from structured_ensembles.networks import NetworkSpec
 from structured_ensembles.options.choices import HeadKind
+
+from ..learners import published_half_vgg11
 
 EXAMPLE = torch.rand(2, 3, 8, 8, generator=torch.Generator().manual_seed(0))
 

@@ -9,7 +9,6 @@ import torch
 from torch import nn
 from torch.nn.functional import conv2d, linear
 
-from structured_ensembles.continual.learner.backbones import published_half_vgg11
 from structured_ensembles.continual.learner.tasks import Task
 from structured_ensembles.continual.strategies.batch_ensemble import (
     BatchEnsemble,
@@ -23,6 +22,8 @@ from structured_ensembles.data.sources import Split, as_float
 from structured_ensembles.errors import NetworkError
 from structured_ensembles.options.choices import Optimiser
 from structured_ensembles.options.training import TrainingSettings
+
+from ..learners import published_half_vgg11
 
 WEIGHTS = {"0.weight": 8 * 1 * 9, "4.weight": 12 * 8 * 9}
 FACTORS = (1 + 8) + (8 + 12)

@@ -9,8 +9,6 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from structured_ensembles.continual.learner.backbones import published_half_vgg11
-from structured_ensembles.continual.learner.memory import unpacked
 from structured_ensembles.continual.learner.tasks import Task
 from structured_ensembles.continual.strategies.hat import HAT, Gated, Gates
 from structured_ensembles.data.sources import Split, as_float
@@ -18,6 +16,8 @@ from structured_ensembles.errors import NetworkError, SettingsError
 from structured_ensembles.options.choices import Optimiser
 from structured_ensembles.options.training import TrainingSettings
 from structured_ensembles.types import Group
+
+from ..learners import published_half_vgg11, unpacked
 
 WEIGHTS = {"0.weight": 8 * 1 * 9, "4.weight": 12 * 8 * 9}
 CHANNELS = (8, 12)

@@ -9,13 +9,15 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from structured_ensembles.continual.learner.memory import owner_bits, packed, unpacked
+from structured_ensembles.continual.learner.memory import owner_bits, packed
 from structured_ensembles.continual.strategies.packnet import NOBODY, PackNet, Partial, survivors
 from structured_ensembles.data.sources import as_float
 from structured_ensembles.options.choices import Capacity, Optimiser
 from structured_ensembles.options.training import TrainingSettings
 from structured_ensembles.training import loop
 from structured_ensembles.training.limits import limited
+
+from ..learners import unpacked
 
 WEIGHTS = {"0.weight": 8 * 1 * 9, "4.weight": 12 * 8 * 9}
 

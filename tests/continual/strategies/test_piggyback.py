@@ -6,13 +6,14 @@ import pytest
 import torch
 
 from structured_ensembles.continual.learner.backbones import backbone
-from structured_ensembles.continual.learner.memory import unpacked
 from structured_ensembles.continual.learner.tasks import Task
 from structured_ensembles.continual.strategies.naive import Naive
 from structured_ensembles.continual.strategies.piggyback import Piggyback, above
 from structured_ensembles.data.sources import Split, as_float
 from structured_ensembles.errors import SettingsError
 from structured_ensembles.networks import NetworkSpec
+
+from ..learners import unpacked
 
 WEIGHTS = {"0.weight": 8 * 1 * 9, "4.weight": 12 * 8 * 9}
 

@@ -9,12 +9,13 @@ import torch
 from torch import nn
 
 from structured_ensembles.continual.learner.backbones import backbone
-from structured_ensembles.continual.learner.memory import unpacked
 from structured_ensembles.continual.learner.tasks import Task
 from structured_ensembles.continual.strategies.supsup import SupSup, by_size
 from structured_ensembles.data.sources import Split
 from structured_ensembles.errors import SettingsError
 from structured_ensembles.networks import NetworkSpec
+
+from ..learners import unpacked
 
 WEIGHTS = {"0.weight": 8 * 1 * 9, "4.weight": 12 * 8 * 9}
 

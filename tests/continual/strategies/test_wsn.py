@@ -10,13 +10,13 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from structured_ensembles.continual.learner.backbones import published_half_vgg11
-from structured_ensembles.continual.learner.memory import unpacked
 from structured_ensembles.continual.strategies.wsn import WSN, Winner, strongest
 from structured_ensembles.data.sources import as_float
 from structured_ensembles.errors import SettingsError
 from structured_ensembles.options.choices import Optimiser
 from structured_ensembles.options.training import TrainingSettings
+
+from ..learners import published_half_vgg11, unpacked
 
 WEIGHTS = {"0.weight": 8 * 1 * 9, "4.weight": 12 * 8 * 9}
 PRIVATE = 12

@@ -2,29 +2,13 @@
 
 from __future__ import annotations
 
-import copy
-from collections.abc import Callable
-from functools import partial
-from typing import Any, TypeAlias
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from structured_ensembles.errors import NetworkError, first_line
 from structured_ensembles.networks import NetworkSpec, build, modules
-from structured_ensembles.networks.half_vgg import half_vgg11
-
-Backbone: TypeAlias = NetworkSpec | Callable[[], nn.Module] | nn.Module
-"""What makes a backbone: a name and its arguments, a factory (a class will do), or one network."""
-
-
-def factory(source: Backbone) -> Callable[[], nn.Module]:
-    """What makes the backbone that a source describes, a new one each time."""
-    if isinstance(source, NetworkSpec):
-        return partial(backbone, source)
-    if isinstance(source, nn.Module):
-        return partial(copy.deepcopy, source)
-    return source
 
 
 def backbone(spec: NetworkSpec) -> nn.Module:
@@ -48,15 +32,6 @@ def backbone(spec: NetworkSpec) -> nn.Module:
         )
     network.set_submodule(name, nn.Identity())
     return network
-
-
-def published_half_vgg11(input_shape: tuple[int, int, int]) -> nn.Module:
-    """The published backbone: the convolutions of `half_vgg11` and maps (B, 256, 7, 7), copies of the last ones.
-
-    The published head reads all 12,544 of these numbers; a linear head takes their mean.
-    """
-    convolutions = list(half_vgg11(input_shape, 2).children())[:-3]
-    return nn.Sequential(*convolutions, nn.AdaptiveAvgPool2d(7))
 
 
 def features_of(network: nn.Module, example: Tensor) -> tuple[int, ...]:

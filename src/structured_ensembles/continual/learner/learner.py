@@ -30,13 +30,15 @@ from structured_ensembles.continual.learner import (
     store,
     units,
 )
-from structured_ensembles.continual.learner.backbones import factory, features_of
+from structured_ensembles.continual.learner.backbones import backbone as without_output
+from structured_ensembles.continual.learner.backbones import features_of
 from structured_ensembles.continual.learner.heads import TaskNetwork, make_head
 from structured_ensembles.continual.learner.memory import Memory, measured
 from structured_ensembles.continual.learner.tasks import check_number
 from structured_ensembles.errors import NetworkError, SettingsError
 from structured_ensembles.files.marks import mark
-from structured_ensembles.networks import NetworkSpec
+from structured_ensembles.networks import Given, NetworkSpec
+from structured_ensembles.networks.given import architecture
 from structured_ensembles.networks.modules import draw
 from structured_ensembles.networks.stored import check_initialised, check_stored
 from structured_ensembles.options.choices import Capacity, Exhausted, Per, Score
@@ -48,7 +50,6 @@ from structured_ensembles.training.loop import train as train_network
 
 if TYPE_CHECKING:
     from structured_ensembles.continual.learner.attempt import Attempt
-    from structured_ensembles.continual.learner.backbones import Backbone
     from structured_ensembles.continual.learner.inference import Inferred
     from structured_ensembles.continual.learner.lesson import Classes, Lesson
     from structured_ensembles.continual.learner.memory import Served
@@ -87,7 +88,7 @@ class ContinualLearner:
 
     def __init__(
         self,
-        backbone: Backbone,
+        backbone: Given,
         *,
         settings: ContinualSettings | None = None,
         seed: int = 0,
@@ -95,7 +96,7 @@ class ContinualLearner:
     ) -> None:
         self._settings = settings or preset()
         self.seed = operator.index(seed)
-        self._make = factory(backbone)
+        self._make = architecture(backbone, without_output)
         network = draw(self._make, derived_seed(self.seed, seeds.BACKBONE, 0))
         if not isinstance(network, nn.Module):
             raise NetworkError(f"the backbone is a {type(network).__name__}: it must be an nn.Module")
@@ -313,7 +314,7 @@ class ContinualLearner:
         store.write(Path(path), self.state, self.settings, self.seed, network=self._spec, notices=self.notices)
 
     @staticmethod
-    def load(path: str | Path, backbone: Backbone | None = None) -> ContinualLearner:
+    def load(path: str | Path, backbone: Given | None = None) -> ContinualLearner:
         """Read a stream back, to answer and to learn more; nothing in the file is run.
 
         Args:

@@ -53,10 +53,3 @@ def packed(values: Tensor, bits: int) -> Tensor:
     stream = ((values.flatten().long()[:, None] >> weights) & 1).flatten()
     stream = torch.nn.functional.pad(stream, (0, -len(stream) % 8)).view(-1, 8)
     return (stream << torch.arange(8, device=values.device)).sum(dim=1).to(torch.uint8)
-
-
-def unpacked(stream: Tensor, bits: int, count: int) -> Tensor:
-    """The first ``count`` numbers of what `packed` gave, int64."""
-    single = (stream.long()[:, None] >> torch.arange(8, device=stream.device)) & 1
-    numbers = single.flatten()[: count * bits].view(count, bits)
-    return (numbers << torch.arange(bits, device=stream.device)).sum(dim=1)

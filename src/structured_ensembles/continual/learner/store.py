@@ -24,7 +24,7 @@ from torch import Tensor, nn
 
 from structured_ensembles.artefact.restoring import differences, in_proportion
 from structured_ensembles.continual.learner import ownership, units
-from structured_ensembles.continual.learner.backbones import Backbone, features_of
+from structured_ensembles.continual.learner.backbones import features_of
 from structured_ensembles.continual.learner.expand import widened
 from structured_ensembles.continual.learner.heads import TaskNetwork, make_head
 from structured_ensembles.continual.learner.profile import Profile
@@ -32,7 +32,7 @@ from structured_ensembles.continual.learner.state import State, TaskRecord, answ
 from structured_ensembles.errors import ArtefactError, SettingsError, StructensError
 from structured_ensembles.files.plain import object_of, parsed, require
 from structured_ensembles.files.whole import write_whole_bytes
-from structured_ensembles.networks import NetworkSpec
+from structured_ensembles.networks import Given, NetworkSpec
 from structured_ensembles.options.choices import Norms, Score
 from structured_ensembles.options.streams import ContinualSettings, from_json
 
@@ -247,7 +247,7 @@ def bounded(file: File) -> Iterator[None]:
 
 
 @contextmanager
-def source(file: File, given: Backbone | None) -> Iterator[Backbone]:
+def source(file: File, given: Given | None) -> Iterator[Given]:
     """Within the block, what the backbone is built from: what is given, or else what the file says.
 
     Raises:
