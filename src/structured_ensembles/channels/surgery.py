@@ -6,7 +6,7 @@ In evaluation mode both must compute the same: the invariant that topology check
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import TypeAlias
@@ -27,28 +27,45 @@ def positions(cut: Cut, flags: Tensor) -> Tensor:
     return flags.repeat_interleave(cut.repeat, dim=-1)
 
 
+def laid_out(
+    network: nn.Module, groups: Iterable[Group], values: Mapping[str, Tensor], elsewhere: int
+) -> dict[Site, Tensor]:
+    """What channels have, at all positions of every dimension that their groups occupy.
+
+    Args:
+        network: The uncut network.
+        groups: Groups of its topology.
+        values: By group, one for each channel (C,); groups that it does not name are left out.
+        elsewhere: The value of positions that belong to none of these groups.
+
+    Returns:
+        By site, values of the same type. Several groups may meet in one dimension (concatenation).
+    """
+    sites: dict[Site, Tensor] = {}
+    for group in groups:
+        if group.name not in values:
+            continue
+        own = values[group.name]
+        for cut in group.cuts:
+            width = kinds.width(network.get_submodule(cut.module), cut.side)
+            there = sites.setdefault((cut.module, cut.side), own.new_full((width,), elsewhere))
+            there[cut.offset : cut.offset + group.channels * cut.repeat] = positions(cut, own)
+    return sites
+
+
 def kept_positions(network: nn.Module, groups: Iterable[Group], channels: Channels) -> dict[Site, Tensor]:
-    """Which positions of every cut dimension survive.
+    """Which positions of every cut dimension survive: bool, by site.
 
     Args:
         network: The uncut network.
         groups: Groups of its topology; those that ``channels`` does not name keep everything.
         channels: By group name, the kept channels.
-
-    Returns:
-        By site, a bool tensor over all of its positions. Several groups may meet in one dimension (concatenation).
     """
-    kept: dict[Site, Tensor] = {}
-    for group in groups:
-        if group.name not in channels:
-            continue
-        flags = torch.zeros(group.channels, dtype=torch.bool)
-        flags[channels[group.name].cpu()] = True
-        for cut in group.cuts:
-            module = network.get_submodule(cut.module)
-            mask = kept.setdefault((cut.module, cut.side), torch.ones(kinds.width(module, cut.side), dtype=torch.bool))
-            mask[cut.offset : cut.offset + group.channels * cut.repeat] = positions(cut, flags)
-    return kept
+    groups = tuple(groups)
+    flags = {group.name: torch.zeros(group.channels, dtype=torch.bool) for group in groups if group.name in channels}
+    for name, own in flags.items():
+        own[channels[name].cpu()] = True
+    return laid_out(network, groups, flags, True)
 
 
 def cut(network: nn.Module, groups: Iterable[Group], channels: Channels) -> nn.Module:

@@ -9,7 +9,7 @@ Shapes: C channels of one group; R rows and J columns of a weight.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, NamedTuple, TypeAlias
+from typing import NamedTuple, TypeAlias
 
 import torch
 from torch import Tensor, nn
@@ -18,9 +18,6 @@ from structured_ensembles.channels import kinds, surgery
 from structured_ensembles.continual.learner.units import BACKBONE
 from structured_ensembles.options.choices import CrossBlock, Norms
 from structured_ensembles.types import Channels, Group, Side
-
-if TYPE_CHECKING:
-    from structured_ensembles.channels.surgery import Site
 
 Owners: TypeAlias = Mapping[str, Tensor]
 """By group, the task that owns each channel, or `NOBODY`: (C,), int64."""
@@ -86,7 +83,7 @@ def norm_tensors(network: nn.Module) -> dict[str, Tensor]:
 
 def ends(network: nn.Module, groups: Sequence[Group], owners: Owners) -> dict[str, Ends]:
     """Who owns the entries of each tensor of the backbone that has channels; the other tensors never change."""
-    sites = _sites(network, groups, owners)
+    sites = surgery.laid_out(network, groups, owners, 0)
     found = {}
     for name, tensor in tensors(network).items():
         module_name, _, leaf = name.rpartition(".")
@@ -101,17 +98,6 @@ def ends(network: nn.Module, groups: Sequence[Group], owners: Owners) -> dict[st
             column = reads.view(1, -1, *[1] * (tensor.dim() - 2))
         found[name] = Ends(row, column)
     return found
-
-
-def _sites(network: nn.Module, groups: Sequence[Group], owners: Owners) -> dict[Site, Tensor]:
-    """The owners of all positions of every dimension that groups occupy."""
-    sites: dict[Site, Tensor] = {}
-    for group in groups:
-        for cut in group.cuts:
-            width = kinds.width(network.get_submodule(cut.module), cut.side)
-            owner = sites.setdefault((cut.module, cut.side), torch.zeros(width, dtype=torch.int64))
-            owner[cut.offset : cut.offset + group.channels * cut.repeat] = surgery.positions(cut, owners[group.name])
-    return sites
 
 
 def used(of: Ends, task: int) -> Tensor:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
-from structured_ensembles.channels import kinds, topology
+from structured_ensembles.channels import kinds, surgery, topology
 from structured_ensembles.continual.learner.backbones import features_of
 from structured_ensembles.continual.learner.heads import TaskNetwork, probe_head
 from structured_ensembles.errors import NetworkError
@@ -89,12 +89,13 @@ def _unsound(name: str, module: nn.Module) -> str | None:
 
 def _uncovered(network: TaskNetwork, groups: Sequence[Group]) -> Iterator[str]:
     """The parts of the backbone that hold something which belongs to no channel."""
-    covered = _covered(network, groups)
+    own = {group.name: torch.ones(group.channels, dtype=torch.bool) for group in groups}
+    covered = surgery.laid_out(network, groups, own, False)
     for name, module in network.backbone.named_modules():
         tensors = dict(module.named_parameters(recurse=False))
         if kinds.is_norm(module):
             tensors |= {key: value for key, value in module.named_buffers(recurse=False) if value.dim()}
-        whole = bool(covered.get(BACKBONE + name, torch.zeros(1)).all())
+        whole = bool(covered.get((BACKBONE + name, Side.OUT), torch.zeros(1)).all())
         for key in tensors:
             if not whole or key not in kinds.tensors(module, Side.OUT):
                 place = f"{name!r} ({type(module).__name__})" if name else f"the backbone itself ({key})"
@@ -116,15 +117,3 @@ def _moving(backbone: nn.Module, example: Tensor) -> Iterator[str]:
         module = moved.get_submodule(place)
         if not kinds.is_norm(module) and not torch.equal(buffer, before[name]):
             yield f"{key} of {place!r} ({type(module).__name__}) changes in training and is no task's own"
-
-
-def _covered(network: TaskNetwork, groups: Sequence[Group]) -> dict[str, Tensor]:
-    """By module, which of its output positions belong to a group."""
-    covered: dict[str, Tensor] = {}
-    for group in groups:
-        for cut in group.cuts:
-            if cut.side is Side.OUT:
-                width = kinds.width(network.get_submodule(cut.module), Side.OUT)
-                flags = covered.setdefault(cut.module, torch.zeros(width, dtype=torch.bool))
-                flags[cut.offset : cut.offset + group.channels * cut.repeat] = True
-    return covered

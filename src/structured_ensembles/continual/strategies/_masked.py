@@ -7,7 +7,6 @@ be trained (biases, normalisation layers) is small, and private to each task.
 from __future__ import annotations
 
 import copy
-from abc import abstractmethod
 from typing import TYPE_CHECKING, ClassVar
 
 import torch
@@ -21,7 +20,7 @@ from structured_ensembles.continual.strategies.base import SharedBackbone, norm_
 from structured_ensembles.errors import NetworkError, SettingsError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Mapping, Sequence
     from pathlib import Path
 
     from structured_ensembles.continual.learner.memory import Served
@@ -45,6 +44,7 @@ class Masked(SharedBackbone):
     """
 
     forgets: ClassVar[bool] = False
+    private: tuple[dict[str, Tensor], ...] = ()
 
     def __init__(self, backbone: Architecture, settings: ContinualSettings, seed: int = 0) -> None:
         super().__init__(backbone, settings, seed)
@@ -52,11 +52,10 @@ class Masked(SharedBackbone):
         if not self.weights:
             raise NetworkError(f"{self.name} masks matrices and kernels that are trained, and the backbone has none")
         self.private_names = private_names(self.shared, self.weights)
-        self.private: tuple[dict[str, Tensor], ...] = ()
 
-    @abstractmethod
-    def masks(self, task: int) -> Mapping[str, Tensor]:
-        """By weight, the entries that a learned task reads, bool; the others are zero to it."""
+    def masks(self, task: int) -> Mapping[str, Tensor]:  # noqa: ARG002 (alike for all tasks, unless a strategy masks)
+        """By weight, the entries that a learned task reads, bool, all of them here; the others are zero to it."""
+        return {name: torch.ones_like(self.weight(name), dtype=torch.bool) for name in self.weights}
 
     def weight(self, name: str) -> Tensor:
         """A shared weight, without its history."""
@@ -87,17 +86,26 @@ class Masked(SharedBackbone):
         return TaskNetwork(filled(self.shared, {**self.read_by(task), **self.private[task]}), self.heads[task])
 
     def served(self) -> Served:
-        """Everything but weights and masks: what never changes once, what is private for each task, and heads."""
+        """Weights and masks as they are stored, what never changes once, what is private for each task, and heads."""
         own = {name for name in self.private_names if not self._alike(name)}
         constant = {name: tensor for name, tensor in _tensors(self.shared).items() if name not in {*self.weights, *own}}
         parts = {"constant": constant}
         for number, private in enumerate(self.private):
             parts[f"task_{number}"] = {name: tensor for name, tensor in private.items() if name in own}
         return {
-            "shared": self._flat(parts, of_norms=False),
+            "shared": {**self._flat(parts, of_norms=False), **self.stored_weights()},
             "normalisation": self._flat(parts, of_norms=True),
+            "masks": self.stored_masks(),
             "heads": served_heads(self.heads),
         }
+
+    def stored_weights(self) -> dict[str, Tensor]:
+        """What is stored of the weights, by any names: here all of them."""
+        return {name: self.weight(name) for name in self.weights}
+
+    def stored_masks(self) -> dict[str, Tensor]:
+        """What is stored to tell which entries tasks read, packed: here nothing."""
+        return {}
 
     def _alike(self, name: str) -> bool:
         """Whether it is a buffer that no task has changed."""
@@ -176,6 +184,26 @@ class Mask(nn.Module):
         return self.choose(self.scores.detach())[1]
 
 
+class Partial(nn.Module):
+    """A weight of which some entries are trained, and the others stay.
+
+    Args:
+        start: The value to begin with; a copy is trained.
+        own: Which entries are trained, bool.
+        others: What the other entries are.
+    """
+
+    def __init__(self, start: Tensor, own: Tensor, others: Tensor) -> None:
+        super().__init__()
+        self.start = nn.Parameter(start.clone())
+        self.register_buffer("own", own)
+        self.register_buffer("others", others)
+
+    def forward(self) -> Tensor:
+        """The weight; whatever an optimiser does to entries that are not its own, nobody sees."""
+        return torch.where(self.get_buffer("own"), self.start, self.get_buffer("others"))
+
+
 def chosen(trained: Reweighted) -> dict[str, Tensor]:
     """By weight, what the masks of a trained network choose."""
     return {name: mask.chosen() for name, mask in trained.made_by.items() if isinstance(mask, Mask)}
@@ -223,9 +251,16 @@ def filled(backbone: nn.Module, tensors: Mapping[str, Tensor]) -> nn.Module:
     return result
 
 
-def packed_masks(masks: Mapping[str, Tensor], task: int) -> dict[str, Tensor]:
-    """One bit for each entry of each weight, as they are stored."""
-    return {f"task_{task}.{name}": packed(mask, 1) for name, mask in masks.items()}
+def packed_masks(masks: Sequence[Mapping[str, Tensor]], first: int = 0) -> dict[str, Tensor]:
+    """One bit for each entry of each weight, as they are stored.
+
+    Args:
+        masks: By weight, of several tasks.
+        first: The number of the first of them.
+    """
+    return {
+        f"task_{task}.{name}": packed(mask, 1) for task, own in enumerate(masks, first) for name, mask in own.items()
+    }
 
 
 def _changes(tensor: Tensor) -> bool:

@@ -81,11 +81,11 @@ class Strategy(ABC):
 
     forgets: ClassVar[bool]
     """Whether learning a task may change the answers for earlier ones; where not, they stay the same to the bit."""
+    tasks: tuple[Learned, ...] = ()
 
     def __init__(self, backbone: Architecture, settings: ContinualSettings, seed: int = 0) -> None:
         derived_seed(seed)
         self.backbone, self.settings, self.seed = backbone, settings, seed
-        self.tasks: tuple[Learned, ...] = ()
 
     def learn(self, task: Task, directory: Path | None = None) -> None:
         """Learn one more task: all of it, or, after an error or an interruption, nothing.
@@ -193,13 +193,29 @@ class Strategy(ABC):
         return learned
 
 
+def penalised(network: Network, penalty: Callable[[Network], Tensor]) -> Callable[[Tensor, Tensor], Tensor]:
+    """The cross-entropy, plus in training the penalty of whatever copy of a network is running.
+
+    Hooks are copied with the network, and say which one that is.
+    """
+    running = [network]
+    network.register_forward_pre_hook(lambda module, _: running.__setitem__(0, module))
+
+    def loss(logits: Tensor, labels: Tensor) -> Tensor:
+        plain = cross_entropy(logits, labels)
+        return plain + penalty(running[0]) if running[0].training else plain
+
+    return loss
+
+
 class SharedBackbone(Strategy):
     """A strategy whose tasks have one backbone, and each a head of its own, as they are after the last task."""
+
+    heads: tuple[nn.Module, ...] = ()
 
     def __init__(self, backbone: Architecture, settings: ContinualSettings, seed: int = 0) -> None:
         super().__init__(backbone, settings, seed)
         self.shared = self.draw_backbone(0)
-        self.heads: tuple[nn.Module, ...] = ()
 
     def start(self, task: Task) -> TaskNetwork:
         """The network that a task begins with: the backbone as it is, and a fresh head."""

@@ -30,7 +30,6 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
-    from structured_ensembles.continual.learner.memory import Served
     from structured_ensembles.continual.learner.tasks import Task
     from structured_ensembles.options.streams import ContinualSettings
     from structured_ensembles.types import Architecture
@@ -59,6 +58,7 @@ class SupSup(Masked):
     """
 
     name: ClassVar[str] = "supsup"
+    chosen: tuple[Mapping[str, Tensor], ...] = ()
 
     def __init__(
         self, backbone: Architecture, settings: ContinualSettings, seed: int = 0, *, keep: float = 0.5
@@ -68,7 +68,6 @@ class SupSup(Masked):
         self.keep = keep
         _freeze(self.shared, self.weights, keep, derived_seed(seed, _SIGNS))
         self.private_names = private_names(self.shared, self.weights)
-        self.chosen: tuple[Mapping[str, Tensor], ...] = ()
 
     def _learn(self, task: Task, directory: Path | None) -> None:
         generator = torch.Generator().manual_seed(derived_seed(self.seed, _SCORES, len(self.tasks)))
@@ -86,18 +85,15 @@ class SupSup(Masked):
         """By weight, the entries that the task has chosen."""
         return self.chosen[task]
 
-    def served(self) -> Served:
-        """Signs and one constant for each weight, one bit a weight and task, and what is private."""
-        rest = super().served()
-        weights = {name: self.weight(name) for name in self.weights}
+    def stored_weights(self) -> dict[str, Tensor]:
+        """Signs, and one constant for each weight."""
+        weights = super().stored_weights()
         signs = {f"sign.{name}": packed(weight > 0, 1) for name, weight in weights.items()}
-        sizes = {f"size.{name}": weight.abs().max() for name, weight in weights.items()}
-        masks = [packed_masks(chosen, number) for number, chosen in enumerate(self.chosen)]
-        return {
-            **rest,
-            "shared": {**rest["shared"], **signs, **sizes},
-            "masks": {name: bits for one in masks for name, bits in one.items()},
-        }
+        return signs | {f"size.{name}": weight.abs().max() for name, weight in weights.items()}
+
+    def stored_masks(self) -> dict[str, Tensor]:
+        """One bit a weight and task."""
+        return packed_masks(self.chosen)
 
 
 def by_size(scores: Tensor, keep: float) -> tuple[Tensor, Tensor]:

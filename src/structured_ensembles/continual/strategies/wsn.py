@@ -12,15 +12,21 @@ from typing import TYPE_CHECKING, ClassVar
 import torch
 from torch import Tensor, nn
 
-from structured_ensembles.continual.strategies._masked import Mask, Masked, check_keep, filled, largest, packed_masks
-from structured_ensembles.continual.strategies.packnet import Partial
+from structured_ensembles.continual.strategies._masked import (
+    Mask,
+    Masked,
+    Partial,
+    check_keep,
+    filled,
+    largest,
+    packed_masks,
+)
 from structured_ensembles.seeding import derived_seed
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
     from pathlib import Path
 
-    from structured_ensembles.continual.learner.memory import Served
     from structured_ensembles.continual.learner.tasks import Task
     from structured_ensembles.options.streams import ContinualSettings
     from structured_ensembles.types import Architecture
@@ -52,6 +58,7 @@ class WSN(Masked):
     """
 
     name: ClassVar[str] = "wsn"
+    read: tuple[dict[str, Tensor], ...] = ()
 
     def __init__(
         self, backbone: Architecture, settings: ContinualSettings, seed: int = 0, *, keep: float = 0.5
@@ -59,7 +66,6 @@ class WSN(Masked):
         super().__init__(backbone, settings, seed)
         check_keep(keep)
         self.keep = keep
-        self.read: tuple[dict[str, Tensor], ...] = ()
 
     def _learn(self, task: Task, directory: Path | None) -> None:
         used, draw = self._used(), torch.Generator().manual_seed(derived_seed(self.seed, _SCORES, len(self.tasks)))
@@ -86,13 +92,13 @@ class WSN(Masked):
         """By layer, the share of its weights that no task reads."""
         return {name.removesuffix(".weight"): 1 - float(mask.double().mean()) for name, mask in self._used().items()}
 
-    def served(self) -> Served:
-        """The entries that some task reads, one bit for each weight and task, and what is private."""
-        rest = super().served()
-        used = {name: self.weight(name)[mask] for name, mask in self._used().items()}
-        masks = [packed_masks(chosen, number) for number, chosen in enumerate(self.read)]
-        merged = {name: bits for one in masks for name, bits in one.items()}
-        return {**rest, "shared": {**rest["shared"], **used}, "masks": merged}
+    def stored_weights(self) -> dict[str, Tensor]:
+        """The entries that some task reads."""
+        return {name: self.weight(name)[mask] for name, mask in self._used().items()}
+
+    def stored_masks(self) -> dict[str, Tensor]:
+        """One bit for each weight and task."""
+        return packed_masks(self.read)
 
 
 class Winner(nn.Module):
