@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from torch import nn
+from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm, _NormBase
 from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 
@@ -159,6 +159,13 @@ def tensors(module: nn.Module, side: Side) -> tuple[str, ...]:
 def channel_dimension(module: nn.Module) -> int:
     """The dimension of the module's input and output that holds its channels."""
     return _known(module).dimension
+
+
+def spread(module: nn.Module, values: Tensor, like: Tensor) -> Tensor:
+    """Values of a module's channels, (C,) or (B, C), in a shape that goes with its input or output (B, ...)."""
+    shape = [*values.shape[:-1], *[1] * like.dim()][: like.dim()]
+    shape[channel_dimension(module)] = values.shape[-1]
+    return values.view(shape)
 
 
 def _known(module: nn.Module) -> Kind:

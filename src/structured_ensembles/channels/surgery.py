@@ -117,7 +117,7 @@ def zeroed(network: nn.Module, groups: Iterable[Group], channels: Channels) -> I
     for (name, side), mask in kept_positions(network, groups, channels).items():
         module = network.get_submodule(name)
         if side is Side.IN:
-            hooks.append(module.register_forward_pre_hook(_keep_only(mask, kinds.channel_dimension(module))))
+            hooks.append(module.register_forward_pre_hook(_keep_only(mask)))
     try:
         yield
     finally:
@@ -125,13 +125,11 @@ def zeroed(network: nn.Module, groups: Iterable[Group], channels: Channels) -> I
             hook.remove()
 
 
-def _keep_only(mask: Tensor, dimension: int) -> Callable[[nn.Module, tuple[Tensor, ...]], tuple[Tensor, ...]]:
-    def hook(_: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+def _keep_only(mask: Tensor) -> Callable[[nn.Module, tuple[Tensor, ...]], tuple[Tensor, ...]]:
+    def hook(module: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
         first, *rest = inputs
-        shape = [1] * first.dim()
-        shape[dimension] = -1
         # `where`, not a product: zero times infinity is not zero.
-        return (first.where(mask.to(first.device).view(shape), torch.zeros_like(first)), *rest)
+        return (first.where(kinds.spread(module, mask.to(first.device), first), torch.zeros_like(first)), *rest)
 
     return hook
 

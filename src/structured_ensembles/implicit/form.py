@@ -4,9 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from structured_ensembles.errors import NetworkError, SettingsError, unknown
+from structured_ensembles.implicit.dropout import with_dropout
+from structured_ensembles.implicit.mimo import mimo
+from structured_ensembles.implicit.rank_one import with_rank_one_factors
+from structured_ensembles.implicit.torch_uncertainty import masksembles, packed
 from structured_ensembles.networks import Given, NetworkSpec
 from structured_ensembles.networks.given import architecture
 from structured_ensembles.networks.spec import checked_arguments
@@ -18,6 +22,10 @@ if TYPE_CHECKING:
 
 MOST_ANSWERS = 1024
 """M, at most: a small file must not ask for a huge network."""
+
+
+Maker: TypeAlias = "Callable[[Given, int, Mapping[str, Any]], nn.Module]"
+"""Makes a network that answers M times from what makes a plain one, M, and the arguments of a form."""
 
 
 @dataclass(frozen=True)
@@ -68,33 +76,12 @@ def make(given: Given, form: Form, members: int) -> nn.Module:
     return FORMS[form.name](given, members, form.arguments)
 
 
-def _dropout(given: Given, members: int, arguments: Mapping[str, Any]) -> nn.Module:
-    from structured_ensembles.implicit.dropout import with_dropout
-
-    return with_dropout(architecture(given)(), members, **arguments)
-
-
-def _rank_one(given: Given, members: int, arguments: Mapping[str, Any]) -> nn.Module:
-    from structured_ensembles.implicit.rank_one import with_rank_one_factors
-
-    return with_rank_one_factors(architecture(given)(), members, **arguments)
-
-
-def _packed(given: Given, members: int, arguments: Mapping[str, Any]) -> nn.Module:
-    from structured_ensembles.implicit.torch_uncertainty import packed
-
-    return packed(architecture(given)(), members, **arguments)
-
-
-def _masked(given: Given, members: int, arguments: Mapping[str, Any]) -> nn.Module:
-    from structured_ensembles.implicit.torch_uncertainty import masksembles
-
-    return masksembles(architecture(given)(), members, **arguments)
+def _converted(convert: Callable[..., nn.Module]) -> Maker:
+    """What brings any network into a form."""
+    return lambda given, members, arguments: convert(architecture(given)(), members, **arguments)
 
 
 def _mimo(given: Given, members: int, arguments: Mapping[str, Any]) -> nn.Module:
-    from structured_ensembles.implicit.mimo import mimo
-
     if not isinstance(given, NetworkSpec):
         raise NetworkError(
             "mimo rebuilds the network with M times the inputs and outputs, which takes an architecture by name: give "
@@ -103,11 +90,11 @@ def _mimo(given: Given, members: int, arguments: Mapping[str, Any]) -> nn.Module
     return mimo(given, members, **arguments)
 
 
-FORMS: Mapping[str, Callable[[Given, int, Mapping[str, Any]], nn.Module]] = {
-    "dropout": _dropout,
-    "rank_one": _rank_one,
-    "packed": _packed,
-    "masked": _masked,
+FORMS: Mapping[str, Maker] = {
+    "dropout": _converted(with_dropout),
+    "rank_one": _converted(with_rank_one_factors),
+    "packed": _converted(packed),
+    "masked": _converted(masksembles),
     "mimo": _mimo,
 }
 """What makes a network of each form."""

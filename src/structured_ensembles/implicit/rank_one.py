@@ -16,6 +16,7 @@ from torch.nn.parameter import is_lazy
 from structured_ensembles.channels import kinds
 from structured_ensembles.errors import NetworkError, SettingsError
 from structured_ensembles.implicit._layers import called_layers
+from structured_ensembles.networks.modules import put
 from structured_ensembles.types import Side
 
 Layer: TypeAlias = nn.Conv1d | nn.Conv2d | nn.Conv3d | nn.Linear
@@ -139,8 +140,7 @@ def _convert(shared: _RankOneNetwork, members: int, rows: _Rows) -> None:
     for name, layer in layers.items():
         if layer not in converted:
             converted[layer] = RankOne(_built(layer, name), members, name, rows)
-        parent, _, child = f"network.{name}".rstrip(".").rpartition(".")
-        setattr(shared.get_submodule(parent), child, converted[layer])
+        put(shared, f"network.{name}".rstrip("."), converted[layer])
 
 
 def _built(layer: nn.Module, name: str) -> Layer:

@@ -23,6 +23,7 @@ from structured_ensembles.errors import NetworkError, SettingsError
 from structured_ensembles.implicit import _packing
 from structured_ensembles.implicit._layers import called_layers
 from structured_ensembles.networks._arguments import integer, number
+from structured_ensembles.networks.modules import put
 from structured_ensembles.types import Side
 
 MOST_MEMBERS = 1024
@@ -74,9 +75,9 @@ def packed(network: nn.Module, members: int, *, alpha: float, gamma: int = 1) ->
     for name, reading in _packing.readings(network).items():
         module = network.get_submodule(name)
         if isinstance(module, _packing.Layer):
-            _replace(network, name, _drawn_as(module, _packed_layer(library, module, reading, widths)))
+            put(network, name, _drawn_as(module, _packed_layer(library, module, reading, widths)))
         elif isinstance(module, _packing.Norm):
-            _replace(network, name, _drawn_as(module, _packed_norm(module, reading, widths)))
+            put(network, name, _drawn_as(module, _packed_norm(module, reading, widths)))
     return _Packed(network, members).train(network.training)
 
 
@@ -216,7 +217,7 @@ def masksembles(network: nn.Module, members: int, *, scale: float = 2.0, first: 
     with _drawing_from(library, draws):
         masked = {layer: _Masked(layer, _masks(library, draws, layer, members, scale)) for layer in layers.values()}
     for name, layer in layers.items():
-        _replace(network, name, masked[layer])
+        put(network, name, masked[layer])
     return _Masksembles(network, members).train(network.training)
 
 
@@ -239,9 +240,7 @@ class _Masked(nn.Module):
         """(N, ...) to (N, ...): N examples in M runs, member after member, as equal as N allows."""
         rows = inputs.shape[0]
         members = torch.arange(rows, device=inputs.device) * len(self.masks) // max(1, rows)
-        spread = [rows, *[1] * (inputs.dim() - 1)]
-        spread[kinds.channel_dimension(self.layer)] = self.masks.shape[1]
-        outputs: Tensor = self.layer(inputs * self.masks[members].view(spread))
+        outputs: Tensor = self.layer(inputs * kinds.spread(self.layer, self.masks[members], inputs))
         return outputs
 
 
@@ -327,11 +326,6 @@ def _masks(library: ModuleType, draws: _Draws, layer: nn.Module, members: int, s
 
 
 # --- both -----------------------------------------------------------------------------------------------------------
-
-
-def _replace(network: nn.Module, name: str, module: nn.Module) -> None:
-    parent, _, child = name.rpartition(".")
-    setattr(network.get_submodule(parent), child, module)
 
 
 def _by_member(logits: object, members: int, examples: int) -> Tensor:

@@ -54,6 +54,12 @@ def copied(network: nn.Module, instead: Mapping[int, object]) -> nn.Module:
     return copy.deepcopy(network, {**computed, **instead})
 
 
+def put(network: nn.Module, name: str, module: nn.Module) -> None:
+    """Put a module in the place of the one that has a dotted name."""
+    parent, _, child = name.rpartition(".")
+    setattr(network.get_submodule(parent), child, module)
+
+
 @contextmanager
 def in_mode(module: nn.Module, *, training: bool) -> Iterator[None]:
     """Training or evaluation mode inside; afterwards each submodule has its own training flag again."""

@@ -188,14 +188,12 @@ def _sites(topology: Topology, placement: Placement) -> dict[str, list[tuple[Gro
 
 
 def _multiply(scaler: Scaler, name: str, module: nn.Module, sites: list[tuple[Group, Cut]]) -> Callable[..., Tensor]:
-    width, dimension = kinds.width(module, Side.OUT), kinds.channel_dimension(module)
+    width = kinds.width(module, Side.OUT)
 
     def hook(_module: nn.Module, _inputs: Any, output: Tensor) -> Tensor:  # noqa: ANN401 (torch's own signature)
         factors = _row_factors(scaler, sites, width)[_member_of_rows(scaler.member, output, name)]
-        shape = [len(output), *[1] * (output.dim() - 1)]
-        shape[dimension] = width
         # A half-precision network goes on in half precision.
-        return output * factors.to(output.dtype).view(shape)
+        return output * kinds.spread(module, factors.to(output.dtype), output)
 
     return hook
 

@@ -30,7 +30,7 @@ def backbone(spec: NetworkSpec) -> nn.Module:
             f"{spec.name} does not end in a linear layer that could be taken off: pass a module that gives features "
             "(B, d) or maps (B, C, H, W) instead of its name"
         )
-    network.set_submodule(name, nn.Identity())
+    modules.put(network, name, nn.Identity())
     return network
 
 

@@ -21,8 +21,7 @@ from torch.utils.data import Subset
 from structured_ensembles.channels import surgery
 from structured_ensembles.continual.learner import ownership
 from structured_ensembles.continual.learner.heads import TaskNetwork
-from structured_ensembles.continual.learner.profile import Profile
-from structured_ensembles.continual.learner.state import State, whole
+from structured_ensembles.continual.learner.state import Profile, State, whole
 from structured_ensembles.data.batches import loader
 from structured_ensembles.data.labels import sized
 from structured_ensembles.options.choices import CrossBlock, Per, Score

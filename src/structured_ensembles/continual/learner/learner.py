@@ -25,7 +25,6 @@ from structured_ensembles.continual.learner import (
     inference,
     lesson,
     ownership,
-    seeds,
     state,
     store,
     units,
@@ -34,7 +33,7 @@ from structured_ensembles.continual.learner.backbones import backbone as without
 from structured_ensembles.continual.learner.backbones import features_of
 from structured_ensembles.continual.learner.heads import TaskNetwork, make_head
 from structured_ensembles.continual.learner.memory import Memory, measured
-from structured_ensembles.continual.learner.tasks import check_number
+from structured_ensembles.continual.learner.tasks import Part, check_number
 from structured_ensembles.errors import NetworkError, SettingsError
 from structured_ensembles.files.marks import mark
 from structured_ensembles.networks import Given, NetworkSpec
@@ -97,7 +96,7 @@ class ContinualLearner:
         self._settings = settings or preset()
         self.seed = operator.index(seed)
         self._make = architecture(backbone, without_output)
-        network = draw(self._make, derived_seed(self.seed, seeds.BACKBONE, 0))
+        network = draw(self._make, derived_seed(self.seed, Part.BACKBONE, 0))
         if not isinstance(network, nn.Module):
             raise NetworkError(f"the backbone is a {type(network).__name__}: it must be an nn.Module")
         self.state: State = state.State(network.cpu())
@@ -151,7 +150,7 @@ class ContinualLearner:
         """
         store.check_unchanged(self._stream, self.tasks)
         taught = lesson.read(train, name, classes, self.tasks)
-        share, seed = self.settings.held_out, derived_seed(self.seed, seeds.SPLIT, len(self.tasks))
+        share, seed = self.settings.held_out, derived_seed(self.seed, Part.SPLIT, len(self.tasks))
         parts = lesson.divided(taught, train, held_out, share, seed)
         taught = replace(taught, train=parts[0])
         before, head = self._prepared(taught)
@@ -361,14 +360,14 @@ class ContinualLearner:
         if capacity.exhausted(before.owners):
             capacity.refuse_exhausted(self.settings, taught.name, self._next)
             if self.settings.exhausted is Exhausted.EXPAND:
-                before = expand.expanded(before, self.settings, derived_seed(self.seed, seeds.GROW, self._next))
+                before = expand.expanded(before, self.settings, derived_seed(self.seed, Part.GROW, self._next))
         features = features_of(before.backbone, taught.inputs)
-        seed = derived_seed(self.seed, seeds.HEAD, self._next)
+        seed = derived_seed(self.seed, Part.HEAD, self._next)
         return before, make_head(self.settings.head, features, len(taught.classes), seed)
 
     def _trained(self, begun: Attempt, taught: Lesson, held_out: object, folder: Path | None) -> State:
         attempts.claim(folder, begun)
-        seed = derived_seed(self.seed, seeds.TRAIN, begun.task)
+        seed = derived_seed(self.seed, Part.TRAIN, begun.task)
         # Already the checks before training read an example, for which a transform may draw.
         with attempts.held(begun, begun.network), seeded(seed):
             trained = train_network(

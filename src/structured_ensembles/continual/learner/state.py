@@ -26,8 +26,29 @@ from structured_ensembles.types import Group, Side
 if TYPE_CHECKING:
     from structured_ensembles.continual.learner.memory import Served
     from structured_ensembles.continual.learner.ownership import Owners
-    from structured_ensembles.continual.learner.profile import Profile
     from structured_ensembles.options.choices import CrossBlock
+
+
+@dataclass(frozen=True, eq=False)
+class Profile:
+    """What the examples of a task look like to its own network, so that inputs without a task id can be told its own.
+
+    Attributes:
+        temperature: That calibrates its head on held-out examples.
+        means: (K, d), mean features of the classes that had examples.
+        precision: (d, d), inverse of the covariance that the classes share.
+        usual: (4, 2), mean and standard deviation of every `Score` on held-out examples.
+    """
+
+    temperature: float
+    means: Tensor
+    precision: Tensor
+    usual: Tensor
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes that answers without a task id need beside those of `Memory`."""
+        return 8 + self.means.nbytes + self.precision.nbytes + self.usual.nbytes
 
 
 @dataclass(frozen=True, eq=False)

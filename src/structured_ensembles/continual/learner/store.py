@@ -27,8 +27,7 @@ from structured_ensembles.continual.learner import ownership, units
 from structured_ensembles.continual.learner.backbones import features_of
 from structured_ensembles.continual.learner.expand import widened
 from structured_ensembles.continual.learner.heads import TaskNetwork, make_head
-from structured_ensembles.continual.learner.profile import Profile
-from structured_ensembles.continual.learner.state import State, TaskRecord, answers, widths_of
+from structured_ensembles.continual.learner.state import Profile, State, TaskRecord, answers, widths_of
 from structured_ensembles.errors import ArtefactError, SettingsError, StructensError
 from structured_ensembles.files.plain import object_of, parsed, require
 from structured_ensembles.files.whole import write_whole_bytes

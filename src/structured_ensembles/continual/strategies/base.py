@@ -12,11 +12,10 @@ from torch import nn
 from torch.nn.functional import cross_entropy
 
 from structured_ensembles.channels import kinds
-from structured_ensembles.continual.learner import seeds
 from structured_ensembles.continual.learner.backbones import features_of
 from structured_ensembles.continual.learner.heads import TaskNetwork, make_head
 from structured_ensembles.continual.learner.memory import measured
-from structured_ensembles.continual.learner.tasks import check_number, check_shape, check_task
+from structured_ensembles.continual.learner.tasks import Part, check_number, check_shape, check_task
 from structured_ensembles.data.digests import fingerprint
 from structured_ensembles.data.sources.records import as_dataset
 from structured_ensembles.errors import DataError
@@ -142,13 +141,13 @@ class Strategy(ABC):
 
     def draw_backbone(self, number: int) -> nn.Module:
         """A freshly initialised backbone: number 0 is the same in all strategies of one seed."""
-        return draw(self.backbone, derived_seed(self.seed, seeds.BACKBONE, number))
+        return draw(self.backbone, derived_seed(self.seed, Part.BACKBONE, number))
 
     def make_head(self, backbone: nn.Module, task: Task, number: int) -> nn.Module:
         """The freshly initialised head of a task: the same in all strategies of one seed."""
         example = torch.zeros(2, *task.input_shape)
         features = features_of(backbone, example)
-        return make_head(self.settings.head, features, len(task.classes), derived_seed(self.seed, seeds.HEAD, number))
+        return make_head(self.settings.head, features, len(task.classes), derived_seed(self.seed, Part.HEAD, number))
 
     def train(
         self,
@@ -175,7 +174,7 @@ class Strategy(ABC):
             as_dataset(train),
             as_dataset(held_out),
             settings or self.settings.training,
-            seed=derived_seed(self.seed, seeds.TRAIN, len(self.tasks)),
+            seed=derived_seed(self.seed, Part.TRAIN, len(self.tasks)),
             label=f"{self.name}, task {len(self.tasks) + 1}",
             directory=directory,
             loss=loss,

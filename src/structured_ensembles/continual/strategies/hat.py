@@ -273,9 +273,7 @@ class Gated(Reweighted):
         for group, cut in cuts:
             own = surgery.positions(cut, values[group])
             factors[cut.offset : cut.offset + len(own)] = own
-        shape = [1] * first.dim()
-        shape[kinds.channel_dimension(layer)] = -1
-        return (first * factors.view(shape), *rest)
+        return (first * kinds.spread(layer, factors, first), *rest)
 
 
 def _reads(groups: Sequence[Group]) -> dict[str, list[tuple[str, Cut]]]:
