@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from contextlib import ExitStack
 from dataclasses import dataclass
 
 import torch
@@ -73,18 +74,14 @@ def _run(network: nn.Module, example: Tensor, dtype: torch.dtype) -> Probe:
     copied = _randomised(network, dtype)
     example = example.detach().cpu().to(dtype if example.is_floating_point() else example.dtype)
     calls: Counter[str] = Counter()
-    hooks = [
-        module.register_forward_hook(lambda *_, name=name: calls.update([name])) for name, module in _owners(copied)
-    ]
     try:
-        with torch.no_grad():
+        with torch.no_grad(), ExitStack() as hooks:
+            for name, module in _owners(copied):
+                hooks.enter_context(module.register_forward_hook(lambda *_, name=name: calls.update([name])))
             output = copied(example)
     except Exception as error:
         msg = f"the network fails on an example input of shape {_shape(example)}: {first_line(error)}"
         raise NetworkError(msg) from error
-    finally:
-        for hook in hooks:
-            hook.remove()
     _refuse_output(output, len(example))
     _refuse_reuse(calls)
     _refuse_chance(copied, example, output)

@@ -7,7 +7,7 @@ In evaluation mode both must compute the same: the invariant that topology check
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from typing import TypeAlias
 
@@ -113,16 +113,11 @@ def narrowed(network: nn.Module, groups: Iterable[Group], channels: Channels) ->
 @contextmanager
 def zeroed(network: nn.Module, groups: Iterable[Group], channels: Channels) -> Iterator[None]:
     """Within the block, the removed channels are zero at the input of every layer that reads them."""
-    hooks = []
-    for (name, side), mask in kept_positions(network, groups, channels).items():
-        module = network.get_submodule(name)
-        if side is Side.IN:
-            hooks.append(module.register_forward_pre_hook(_keep_only(mask)))
-    try:
+    with ExitStack() as hooks:
+        for (name, side), mask in kept_positions(network, groups, channels).items():
+            if side is Side.IN:
+                hooks.enter_context(network.get_submodule(name).register_forward_pre_hook(_keep_only(mask)))
         yield
-    finally:
-        for hook in hooks:
-            hook.remove()
 
 
 def _keep_only(mask: Tensor) -> Callable[[nn.Module, tuple[Tensor, ...]], tuple[Tensor, ...]]:

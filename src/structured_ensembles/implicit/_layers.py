@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
 import torch
@@ -62,13 +63,8 @@ def ran(network: nn.Module, layers: Mapping[str, nn.Module], example: Tensor) ->
         example: Inputs (B, ...), on the network's device.
     """
     order: list[str] = []
-    hooks = [
-        layer.register_forward_pre_hook(lambda *_, name=name: order.append(name)) for name, layer in layers.items()
-    ]
-    try:
-        with torch.no_grad(), seeded(0), in_mode(network, training=False):
-            network(example)
-    finally:
-        for hook in hooks:
-            hook.remove()
+    with torch.no_grad(), seeded(0), in_mode(network, training=False), ExitStack() as hooks:
+        for name, layer in layers.items():
+            hooks.enter_context(layer.register_forward_pre_hook(lambda *_, name=name: order.append(name)))
+        network(example)
     return order

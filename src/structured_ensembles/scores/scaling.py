@@ -6,7 +6,7 @@ Shapes: M members, B batch, C channels of one group, N channels of all groups to
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
@@ -17,6 +17,7 @@ from torch.nn.functional import softplus
 
 from structured_ensembles.channels import kinds, surgery
 from structured_ensembles.errors import NetworkError
+from structured_ensembles.networks.modules import in_mode
 from structured_ensembles.options.choices import Parametrisation, Placement
 from structured_ensembles.types import Cut, Group, Scores, Side, Topology
 
@@ -139,15 +140,11 @@ def scaled(network: nn.Module, topology: Topology, placement: Placement) -> Iter
     The module's class is not changed; afterwards nothing of the scaling is left.
     """
     scaler = Scaler()
-    hooks = []
-    try:
+    with ExitStack() as hooks:
         for name, sites in _sites(topology, placement).items():
             module = network.get_submodule(name)
-            hooks.append(module.register_forward_hook(_multiply(scaler, name, module, sites)))
+            hooks.enter_context(module.register_forward_hook(_multiply(scaler, name, module, sites)))
         yield scaler
-    finally:
-        for hook in hooks:
-            hook.remove()
 
 
 @contextmanager
@@ -156,20 +153,17 @@ def frozen(network: nn.Module) -> Iterator[None]:
 
     Afterwards its buffers, training flags and requires_grad are what they were: batch statistics leave no trace.
     """
-    flags = [(module, module.training) for module in network.modules()]
     wanted = [(parameter, parameter.requires_grad) for parameter in network.parameters()]
     buffers = [
         (module, name, buffer, buffer.clone())
         for module in network.modules()
         for name, buffer in module.named_buffers(recurse=False)
     ]
-    network.train()
     network.requires_grad_(requires_grad=False)
     try:
-        yield
+        with in_mode(network, training=True):
+            yield
     finally:
-        for module, training in flags:
-            module.training = training
         for parameter, requires_grad in wanted:
             parameter.requires_grad_(requires_grad)
         with torch.no_grad():

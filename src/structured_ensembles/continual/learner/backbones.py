@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import ExitStack
 from typing import Any
 
 import torch
@@ -60,15 +61,10 @@ def features_of(network: nn.Module, example: Tensor) -> tuple[int, ...]:
 def _output_layer(network: nn.Module, example: Tensor) -> str | None:
     """The name of the linear layer whose output is what the network returns."""
     outputs: dict[str, Any] = {}
-    hooks = [
-        module.register_forward_hook(lambda _, __, output, name=name: outputs.update({name: output}))
-        for name, module in network.named_modules()
-        if name and isinstance(module, nn.Linear)
-    ]
-    try:
-        with torch.no_grad(), modules.in_mode(network, training=False):
-            result = network(example)
-    finally:
-        for hook in hooks:
-            hook.remove()
+    with torch.no_grad(), modules.in_mode(network, training=False), ExitStack() as hooks:
+        for name, module in network.named_modules():
+            if name and isinstance(module, nn.Linear):
+                hook = module.register_forward_hook(lambda _, __, output, name=name: outputs.update({name: output}))
+                hooks.enter_context(hook)
+        result = network(example)
     return next((name for name, output in outputs.items() if output is result), None)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -61,16 +61,11 @@ def normalised_as_stored(network: nn.Module, masks: Masks) -> Iterator[None]:
         network: A task network; its statistics of now are what is used.
         masks: By name of its tensors.
     """
-    hooks = [
-        module.register_forward_hook(_keeping(module, masks[f"{name}.running_mean"]))
-        for name, module in network.named_modules()
-        if isinstance(module, BatchNorm) and f"{name}.running_mean" in masks
-    ]
-    try:
+    with ExitStack() as hooks:
+        for name, module in network.named_modules():
+            if isinstance(module, BatchNorm) and f"{name}.running_mean" in masks:
+                hooks.enter_context(module.register_forward_hook(_keeping(module, masks[f"{name}.running_mean"])))
         yield
-    finally:
-        for hook in hooks:
-            hook.remove()
 
 
 def merged(into: nn.Module, trained: nn.Module, masks: Masks) -> None:

@@ -37,6 +37,12 @@ class Ends(NamedTuple):
     column: Tensor
 
 
+def read_by_head(network: nn.Module, groups: Sequence[Group], channels: Channels) -> dict[str, Tensor]:
+    """By module of a task network's head that reads channels of the backbone, the positions of these ones: bool."""
+    kept = surgery.kept_positions(network, groups, channels)
+    return {name: mask for (name, side), mask in kept.items() if side is Side.IN and not name.startswith(BACKBONE)}
+
+
 def unowned(groups: Sequence[Group]) -> dict[str, Tensor]:
     """The owners before the first task."""
     return {group.name: torch.full((group.channels,), NOBODY) for group in groups}

@@ -21,12 +21,12 @@ from structured_ensembles.continual.learner.memory import owner_bits, packed
 from structured_ensembles.continual.learner.units import BACKBONE
 from structured_ensembles.errors import NetworkError
 from structured_ensembles.networks import modules
-from structured_ensembles.types import Group, Side
 
 if TYPE_CHECKING:
     from structured_ensembles.continual.learner.memory import Served
     from structured_ensembles.continual.learner.ownership import Owners
     from structured_ensembles.options.choices import CrossBlock
+    from structured_ensembles.types import Group
 
 
 @dataclass(frozen=True, eq=False)
@@ -259,9 +259,8 @@ def served(state: State, rule: CrossBlock) -> Served:
 def _head(state: State, network: nn.Module, task: int) -> dict[str, Tensor]:
     """The tensors of a head, without the weights that read channels which its task does not use."""
     tensors = {name: tensor.detach() for name, tensor in state.heads[task].state_dict().items()}
-    kept = surgery.kept_positions(network, state.groups, ownership.active(state.owners, task))
-    for (module, side), mask in kept.items():
+    active = ownership.active(state.owners, task)
+    for module, mask in ownership.read_by_head(network, state.groups, active).items():
         name = f"{module.removeprefix('head.')}.weight"
-        if module.startswith("head.") and side is Side.IN:
-            tensors[name] = tensors[name][:, mask]
+        tensors[name] = tensors[name][:, mask]
     return tensors

@@ -133,11 +133,8 @@ def _task_record(state: State, task: int) -> dict[str, Any]:
 
 def _tensors(state: State) -> dict[str, Tensor]:
     """Everything that is no text."""
-    tensors = {f"backbone.{name}": tensor for name, tensor in state.backbone.state_dict().items()}
-    tensors |= {f"owners.{name}": owner for name, owner in state.owners.items()}
+    tensors = _of_network(state, state.norms)
     for task, record in enumerate(state.tasks):
-        tensors |= {f"heads.{task}.{name}": tensor for name, tensor in state.heads[task].state_dict().items()}
-        tensors |= {f"norms.{task}.{name}": tensor for name, tensor in state.norms[task].items()}
         tensors |= {f"tasks.{task}.inputs": record.inputs, f"tasks.{task}.logits": record.logits}
         if record.profile is not None:
             tensors |= {f"tasks.{task}.{name}": getattr(record.profile, name) for name in _PROFILE}
@@ -145,6 +142,16 @@ def _tensors(state: State) -> dict[str, Tensor]:
 
 
 _PROFILE = ("means", "precision", "usual")
+
+
+def _of_network(state: State, norms: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:
+    """The tensors of the backbone, the owners, the heads and the tasks' own normalisations."""
+    tensors = {f"backbone.{name}": tensor for name, tensor in state.backbone.state_dict().items()}
+    tensors |= {f"owners.{name}": owner for name, owner in state.owners.items()}
+    for task, (head, own) in enumerate(zip(state.heads, norms, strict=True)):
+        tensors |= {f"heads.{task}.{name}": tensor for name, tensor in head.state_dict().items()}
+        tensors |= {f"norms.{task}.{name}": tensor for name, tensor in own.items()}
+    return tensors
 
 
 def _text(value: object) -> str:
@@ -371,14 +378,10 @@ _OTHER = "the stream was learned with another backbone"
 
 def _misfits(file: File, state: State, records: tuple[TaskRecord, ...]) -> Iterator[str]:
     """Tensors that are not what the state has in their places, one line each."""
-    expected: dict[str, object] = {f"backbone.{name}": value for name, value in state.backbone.state_dict().items()}
-    expected |= {f"owners.{name}": owner for name, owner in state.owners.items()}
     own: Mapping[str, Tensor] = {}
     if file.settings.norms is Norms.TASK:
         own = ownership.norm_tensors(TaskNetwork(state.backbone, nn.Identity()))
-    for number in range(len(records)):
-        expected |= {f"heads.{number}.{name}": value for name, value in state.heads[number].state_dict().items()}
-        expected |= {f"norms.{number}.{name}": value for name, value in own.items()}
+    expected = _of_network(state, [own] * len(records))
     yield from differences(expected, {name: value for name, value in file.tensors.items() if name[:6] != "tasks."})
     for name in state.owners:
         owner = file.tensors[f"owners.{name}"]

@@ -133,10 +133,8 @@ class HAT(Masked):
         """Zero the weights of a head that read channels which the last task does not use."""
         parts = _by_group(self.groups, self.open[-1])
         channels = {name: part.nonzero().flatten() for name, part in parts.items()}
-        for (name, side), kept in surgery.kept_positions(network, self.groups, channels).items():
-            if side is Side.IN and not name.startswith(units.BACKBONE):
-                weight = network.get_submodule(name).get_parameter("weight")
-                weight.data[:, ~kept] = 0.0
+        for name, read in ownership.read_by_head(network, self.groups, channels).items():
+            network.get_submodule(name).get_parameter("weight").data[:, ~read] = 0.0
 
     def masks(self, task: int) -> dict[str, Tensor]:
         """By weight, the entries between channels that the task uses."""
