@@ -1,6 +1,6 @@
-"""The kinds of modules that channels can be cut out of: one entry each, and nobody else knows what a kind is made of.
+"""The kinds of modules that channels can be cut out of: one entry each, from which everything else follows.
 
-A kind that torch-pruning does not know by itself must also be told to it, in `topology`.
+Only what is done to the statistics of whole batches, as `BatchNorm` keeps them, stands where it is done.
 """
 
 from __future__ import annotations

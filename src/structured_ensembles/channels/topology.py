@@ -120,11 +120,29 @@ def _build(network: nn.Module, example: Tensor) -> _Graph:
     library = torch_pruning.DependencyGraph().build_dependency(
         network,
         example,
+        customized_pruners=_unknown_kinds(network),
         # Left to itself, the library swallows what the network raises, the deadline included, and tries another call.
         forward_fn=lambda network, example: network(example),
         verbose=False,
     )
     return _Graph(library, network, names, parameters)
+
+
+def _unknown_kinds(network: nn.Module) -> dict[type[nn.Module], Any]:
+    """What tells the library of kinds that it does not know by itself: in them channels come out as they go in."""
+    from torch_pruning import function, ops
+
+    class Tied(function.BasePruningFunc):  # type: ignore[misc]
+        def prune_out_channels(self, layer: nn.Module, idxs: Any) -> nn.Module:  # noqa: ANN401
+            raise NotImplementedError  # the library is only asked what is tied
+
+        def get_out_channels(self, layer: nn.Module) -> int:
+            return kinds.width(layer, Side.OUT)
+
+        prune_in_channels, get_in_channels = prune_out_channels, get_out_channels
+
+    unknown = (one for one in network.modules() if kinds.of(one) and ops.module2type(one) is ops.OPTYPE.ELEMENTWISE)
+    return {type(one): Tied() for one in unknown}
 
 
 def _blamed(error: BaseException, network: nn.Module) -> str:
