@@ -19,16 +19,7 @@ from torch import Tensor, nn
 
 from structured_ensembles.channels.extraction import extract
 from structured_ensembles.continual.learner import attempt as attempts
-from structured_ensembles.continual.learner import (
-    capacity,
-    expand,
-    inference,
-    lesson,
-    ownership,
-    state,
-    store,
-    units,
-)
+from structured_ensembles.continual.learner import capacity, expand, inference, lesson, ownership, state, store, units
 from structured_ensembles.continual.learner.backbones import backbone as without_output
 from structured_ensembles.continual.learner.backbones import features_of
 from structured_ensembles.continual.learner.heads import TaskNetwork, make_head

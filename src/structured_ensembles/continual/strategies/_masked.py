@@ -124,6 +124,42 @@ class Masked(SharedBackbone):
         }
 
 
+class Choosing(Masked):
+    """A strategy in which each task chooses the same share of every weight tensor to read.
+
+    Args:
+        backbone: As for every `Strategy`.
+        settings: As for every `Strategy`.
+        seed: As for every `Strategy`.
+        keep: The share, in (0, 1].
+
+    Attributes:
+        chosen: By task and weight, the entries that it reads, bool.
+
+    Raises:
+        NetworkError: The backbone has no weights.
+        SettingsError: ``keep`` is outside its limits.
+    """
+
+    chosen: tuple[Mapping[str, Tensor], ...] = ()
+
+    def __init__(
+        self, backbone: Architecture, settings: ContinualSettings, seed: int = 0, *, keep: float = 0.5
+    ) -> None:
+        super().__init__(backbone, settings, seed)
+        if not 0 < keep <= 1:
+            raise SettingsError(f"keep {keep} is outside (0, 1]: 0.5 lets a task read half of the weights")
+        self.keep = keep
+
+    def masks(self, task: int) -> Mapping[str, Tensor]:
+        """By weight, the entries that the task has chosen."""
+        return self.chosen[task]
+
+    def stored_masks(self) -> dict[str, Tensor]:
+        """One bit for each weight and task."""
+        return packed_masks(self.chosen)
+
+
 class Reweighted(nn.Module):
     """A task network that runs with other weights than its own: what modules make of what they train.
 
@@ -207,16 +243,6 @@ class Partial(nn.Module):
 def chosen(trained: Reweighted) -> dict[str, Tensor]:
     """By weight, what the masks of a trained network choose."""
     return {name: mask.chosen() for name, mask in trained.made_by.items() if isinstance(mask, Mask)}
-
-
-def check_keep(keep: float) -> None:
-    """Refuse a share of the weights that is none.
-
-    Raises:
-        SettingsError: It is outside (0, 1].
-    """
-    if not 0 < keep <= 1:
-        raise SettingsError(f"keep {keep} is outside (0, 1]: 0.5 lets a task read half of the weights")
 
 
 def largest(values: Tensor, count: int) -> Tensor:

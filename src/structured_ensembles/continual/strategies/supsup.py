@@ -15,19 +15,10 @@ from torch import Tensor, nn
 
 from structured_ensembles.channels import kinds
 from structured_ensembles.continual.learner.memory import packed
-from structured_ensembles.continual.strategies._masked import (
-    Mask,
-    Masked,
-    check_keep,
-    chosen,
-    largest,
-    packed_masks,
-    private_names,
-)
+from structured_ensembles.continual.strategies._masked import Choosing, Mask, chosen, largest, private_names
 from structured_ensembles.seeding import derived_seed
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
     from pathlib import Path
 
     from structured_ensembles.continual.learner.tasks import Task
@@ -38,7 +29,7 @@ _SIGNS, _SCORES = 6, 7
 """What seeds are for."""
 
 
-class SupSup(Masked):
+class SupSup(Choosing):
     """Every task trains scores of the weights, and reads those whose scores are the largest in absolute value.
 
     Of each weight tensor the kept share is chosen, exactly. The weights are random signs times a constant of the
@@ -58,14 +49,11 @@ class SupSup(Masked):
     """
 
     name: ClassVar[str] = "supsup"
-    chosen: tuple[Mapping[str, Tensor], ...] = ()
 
     def __init__(
         self, backbone: Architecture, settings: ContinualSettings, seed: int = 0, *, keep: float = 0.5
     ) -> None:
-        super().__init__(backbone, settings, seed)
-        check_keep(keep)
-        self.keep = keep
+        super().__init__(backbone, settings, seed, keep=keep)
         _freeze(self.shared, self.weights, keep, derived_seed(seed, _SIGNS))
         self.private_names = private_names(self.shared, self.weights)
 
@@ -81,19 +69,11 @@ class SupSup(Masked):
         self.chosen = (*self.chosen, chosen(trained))
         self.remember(trained.network)
 
-    def masks(self, task: int) -> Mapping[str, Tensor]:
-        """By weight, the entries that the task has chosen."""
-        return self.chosen[task]
-
     def stored_weights(self) -> dict[str, Tensor]:
         """Signs, and one constant for each weight."""
         weights = super().stored_weights()
         signs = {f"sign.{name}": packed(weight > 0, 1) for name, weight in weights.items()}
         return signs | {f"size.{name}": weight.abs().max() for name, weight in weights.items()}
-
-    def stored_masks(self) -> dict[str, Tensor]:
-        """One bit a weight and task."""
-        return packed_masks(self.chosen)
 
 
 def by_size(scores: Tensor, keep: float) -> tuple[Tensor, Tensor]:
