@@ -145,7 +145,8 @@ class ContinualLearner:
         parts = lesson.divided(taught, train, held_out, share, seed)
         taught = replace(taught, train=parts[0])
         before, head = self._prepared(taught)
-        folder = self._folder() if directory is None else Path(directory)
+        own = self._directory and self._directory / f"task-{self._next}"
+        folder = own if directory is None else Path(directory)
         claimed = lesson.claimed(folder, taught, held_out)
         importance = capacity.needed(before, head, taught, self.settings, self.seed)
 
@@ -333,10 +334,6 @@ class ContinualLearner:
                 f"{self._directory} holds a stream of {', '.join(stored)}: take the same, or another directory"
             )
         self.state, self.notices = store.restored(file, self.state.backbone), file.notices
-
-    def _folder(self) -> Path | None:
-        """Where the training of the next task is kept."""
-        return None if self._directory is None else self._directory / f"task-{self._next}"
 
     def _prepared(self, taught: Lesson) -> tuple[State, nn.Module]:
         """The state with its groups known, and a fresh head for the task."""
