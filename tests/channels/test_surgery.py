@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from structured_ensembles.channels import surgery, topology
+from structured_ensembles.channels import kinds, surgery, topology
 from structured_ensembles.types import Cut, Group, Side
 
 BIG = {"vgg11", "vgg11_bn", "vgg16", "vgg16_bn", "vit_b_16", "convnext_tiny", "resnet50"}
@@ -208,7 +208,7 @@ def test_kept_positions_are_those_of_a_slow_loop(sizes, seed):
 
 def test_what_has_no_channels_is_refused():
     with pytest.raises(TypeError, match="LayerNorm has no channels to cut"):
-        surgery.width(nn.LayerNorm(3), Side.OUT)
+        kinds.width(nn.LayerNorm(3), Side.OUT)
 
 
 def test_the_groups_of_a_cut_network_lie_where_its_channels_are():

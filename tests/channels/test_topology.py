@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from structured_ensembles import networks
-from structured_ensembles.channels import surgery, topology
+from structured_ensembles.channels import kinds, surgery, topology
 from structured_ensembles.networks.lenet import lenet5
 from structured_ensembles.networks.resnet import resnet20
 from structured_ensembles.options.choices import Placement, Scope
@@ -75,7 +75,7 @@ def test_groups_come_in_the_order_of_the_run_and_never_hold_input_or_output(arch
         network(architecture.example)
     for hook in hooks:
         hook.remove()
-    layers = [name for name in calls if surgery.is_layer(network.get_submodule(name))]
+    layers = [name for name in calls if kinds.is_layer(network.get_submodule(name))]
     places = [layers.index(group.name) for group in groups]
     assert places == sorted(places)
     cut = {(site.module, site.side) for group in groups for site in group.cuts}
@@ -93,7 +93,7 @@ def test_no_position_is_cut_twice_and_all_lie_within_their_modules(architecture)
             assert not used & set(places)
             used.update(places)
     for (name, side), used in taken.items():
-        assert max(used) < surgery.width(network.get_submodule(name), side)
+        assert max(used) < kinds.width(network.get_submodule(name), side)
 
 
 def test_a_channel_scaled_by_zero_is_really_off(architecture):
@@ -127,7 +127,7 @@ def scaled_to_zero(network, groups, channels, placement):
 
 def scale(site, flags):
     def hook(module, _, output):
-        dimension = surgery.channel_dimension(module)
+        dimension = kinds.channel_dimension(module)
         factors = torch.ones(output.shape[dimension])
         factors[site.offset : site.offset + len(flags) * site.repeat] = flags.repeat_interleave(site.repeat)
         return (output.movedim(dimension, -1) * factors).movedim(-1, dimension)
@@ -141,7 +141,7 @@ def test_before_the_norm_means_on_the_layers_that_produce_the_channels(architect
         assert group.name in [site.module for site in sites]
         assert set(sites) <= set(group.cuts)
         assert all(site.side is Side.OUT for placement in Placement for site in group.scaled[placement])
-        assert all(surgery.is_layer(architecture.network.get_submodule(site.module)) for site in sites)
+        assert all(kinds.is_layer(architecture.network.get_submodule(site.module)) for site in sites)
         assert len(sites) == 1 or not group.private
 
 
@@ -221,7 +221,7 @@ def check_mobilenet_v2(_, found, groups):
 
 
 def check_regnet_y_400mf(network, _, groups):
-    grouped = {name for name, module in network.named_modules() if surgery.is_grouped(module)}
+    grouped = {name for name, module in network.named_modules() if kinds.is_grouped(module)}
     tied = {cut.module: (group, cut) for group in groups.values() for cut in group.cuts if cut.module in grouped}
     assert len(tied) == 16
     for name, (group, cut) in tied.items():

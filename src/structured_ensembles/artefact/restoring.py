@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING
 from torch import Tensor, nn
 from torch.nn.modules.module import register_module_parameter_registration_hook
 
-from structured_ensembles import implicit, networks
-from structured_ensembles.channels import surgery
+from structured_ensembles import implicit
+from structured_ensembles.channels import kinds
 from structured_ensembles.channels.extraction import extract
 from structured_ensembles.errors import ArtefactError
 from structured_ensembles.files.plain import require
+from structured_ensembles.networks import Given, given
 from structured_ensembles.networks.modules import draw
 from structured_ensembles.types import Architecture, Cut, Group, Side
 
@@ -27,7 +28,7 @@ _SHOWN = 5
 
 
 def restore(
-    record: Record, tensors: Sequence[Mapping[str, Tensor]], architecture: Architecture | None = None
+    record: Record, tensors: Sequence[Mapping[str, Tensor]], architecture: Given | None = None
 ) -> list[nn.Module]:
     """Build the members again: the architecture once, cut to what each member keeps, and the tensors copied in.
 
@@ -56,10 +57,11 @@ def restore(
     return members
 
 
-def _base(record: Record, tensors: Sequence[Mapping[str, Tensor]], architecture: Architecture | None) -> nn.Module:
+def _base(record: Record, tensors: Sequence[Mapping[str, Tensor]], architecture: Given | None) -> nn.Module:
     """The uncut network, from the caller's architecture or else from the registry by the record's name."""
     if architecture is not None:
-        own = draw(_modules_of(architecture), 0)  # what fails in here is the caller's, and told as it is
+        # What fails in here is the caller's, and told as it is.
+        own = draw(_modules_of(given.architecture(architecture)), 0)
         if record.form is None:
             return own
         failure = f"the architecture cannot be made to answer {record.members} times, as {record.form.name!r}"
@@ -74,7 +76,7 @@ def _base(record: Record, tensors: Sequence[Mapping[str, Tensor]], architecture:
 
 
 def _built(
-    source: implicit.Source, record: Record, tensors: Sequence[Mapping[str, Tensor]], failure: str, remedy: str
+    source: Given, record: Record, tensors: Sequence[Mapping[str, Tensor]], failure: str, remedy: str
 ) -> nn.Module:
     """What the record asks for, of bounded size; the error says what failed, why, and what to do."""
     held = sum(tensor.numel() for state in tensors for tensor in state.values())
@@ -85,11 +87,11 @@ def _built(
         raise ArtefactError(f"{failure} ({error}). {remedy}: load(path, architecture=MyNet).") from error
 
 
-def _made(source: implicit.Source, record: Record) -> nn.Module:
+def _made(source: Given, record: Record) -> nn.Module:
     """The network, in the form that answers M times if the record has one."""
     if record.form is not None:
         return implicit.make(source, record.form, record.members)
-    return networks.build(source) if isinstance(source, networks.NetworkSpec) else source()
+    return given.architecture(source)()
 
 
 def _modules_of(architecture: Architecture) -> Architecture:
@@ -149,16 +151,15 @@ def _misfits(base: nn.Module, groups: Sequence[Group]) -> Iterator[str]:
 
 def _misfit(module: nn.Module, cut: Cut, channels: int) -> str | None:
     """Why ``surgery.cut`` cannot make this cut."""
-    if not surgery.can_cut(module):
+    if kinds.of(module) is None:
         return f"found {type(module).__name__}"
-    grouped = surgery.is_grouped(module)
-    if cut.side is Side.IN and (grouped or not surgery.is_layer(module)):
+    if cut.side is Side.IN and not kinds.has_inputs(module):
         return f"found {type(module).__name__}, whose inputs are cut with its outputs"
-    width = surgery.width(module, cut.side)
+    width = kinds.width(module, cut.side)
     if cut.offset + channels * cut.repeat > width:
         return f"found {width} and an offset of {cut.offset}"
-    unit = width // surgery.convolution_groups(module)
-    if grouped and (cut.offset % unit or cut.repeat % unit):
+    unit = width // kinds.convolution_groups(module)
+    if kinds.is_grouped(module) and (cut.offset % unit or cut.repeat % unit):
         return f"found a convolution that can only be cut by {unit}"
     return None
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections import Counter
+from contextlib import ExitStack
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _NormBase
 from torch.nn.utils import parametrize
 
+from structured_ensembles.channels import kinds
 from structured_ensembles.errors import NetworkError, first_line
 from structured_ensembles.networks import modules
 from structured_ensembles.networks.stored import check_initialised
@@ -73,18 +74,14 @@ def _run(network: nn.Module, example: Tensor, dtype: torch.dtype) -> Probe:
     copied = _randomised(network, dtype)
     example = example.detach().cpu().to(dtype if example.is_floating_point() else example.dtype)
     calls: Counter[str] = Counter()
-    hooks = [
-        module.register_forward_hook(lambda *_, name=name: calls.update([name])) for name, module in _owners(copied)
-    ]
     try:
-        with torch.no_grad():
+        with torch.no_grad(), ExitStack() as hooks:
+            for name, module in _owners(copied):
+                hooks.enter_context(module.register_forward_hook(lambda *_, name=name: calls.update([name])))
             output = copied(example)
     except Exception as error:
         msg = f"the network fails on an example input of shape {_shape(example)}: {first_line(error)}"
         raise NetworkError(msg) from error
-    finally:
-        for hook in hooks:
-            hook.remove()
     _refuse_output(output, len(example))
     _refuse_reuse(calls)
     _refuse_chance(copied, example, output)
@@ -112,9 +109,10 @@ def _randomised(network: nn.Module, dtype: torch.dtype) -> nn.Module:
         msg = f"the network cannot be copied ({first_line(error)}): a copy must be possible with copy.deepcopy"
         raise NetworkError(msg) from error
     for module in copied.modules():
-        if isinstance(module, _NormBase) and module.running_mean is not None and module.running_var is not None:
-            module.running_mean.uniform_(-0.5, 0.5, generator=generator)
-            module.running_var.uniform_(0.5, 1.5, generator=generator)
+        kind = kinds.of(module)
+        for name, (low, high) in {} if kind is None else kind.statistics.items():
+            if getattr(module, name) is not None:
+                module.get_buffer(name).uniform_(low, high, generator=generator)
     return copied
 
 

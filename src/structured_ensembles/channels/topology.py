@@ -19,11 +19,11 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from structured_ensembles.channels import _probe, surgery
+from structured_ensembles.channels import _probe, kinds, surgery
+from structured_ensembles.channels._verification import verified
 from structured_ensembles.errors import NetworkError, first_line
-from structured_ensembles.networks import modules
 from structured_ensembles.options.choices import Placement, Scope
-from structured_ensembles.types import Channels, Cut, Group, Side, Topology
+from structured_ensembles.types import Cut, Group, Side, Topology
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -48,7 +48,7 @@ def find(network: nn.Module, example: Tensor, *, scope: Scope = Scope.COUPLED, s
         probe = _probe.make(network, example)
         groups, notices = _candidates(probe, seconds)
         groups = [group for group in groups if scope is Scope.COUPLED or group.private]
-        groups, failures = _verified(probe, groups)
+        groups, failures = verified(probe, groups)
     if not groups:
         reasons = " ".join((*notices, *failures)) or "It has no convolution or Linear layer that another one reads."
         msg = f"nothing in this network can be scaled (scope {scope}). {reasons}"
@@ -122,11 +122,29 @@ def _build(network: nn.Module, example: Tensor) -> _Graph:
     library = torch_pruning.DependencyGraph().build_dependency(
         network,
         example,
+        customized_pruners=_unknown_kinds(network),
         # Left to itself, the library swallows what the network raises, the deadline included, and tries another call.
         forward_fn=lambda network, example: network(example),
         verbose=False,
     )
     return _Graph(library, network, names, parameters)
+
+
+def _unknown_kinds(network: nn.Module) -> dict[type[nn.Module], Any]:
+    """What tells the library of kinds that it does not know by itself: in them channels come out as they go in."""
+    from torch_pruning import function, ops
+
+    class Tied(function.BasePruningFunc):  # type: ignore[misc]
+        def prune_out_channels(self, layer: nn.Module, idxs: Any) -> nn.Module:  # noqa: ANN401
+            raise NotImplementedError  # the library is only asked what is tied
+
+        def get_out_channels(self, layer: nn.Module) -> int:
+            return kinds.width(layer, Side.OUT)
+
+        prune_in_channels, get_in_channels = prune_out_channels, get_out_channels
+
+    unknown = (one for one in network.modules() if kinds.of(one) and ops.module2type(one) is ops.OPTYPE.ELEMENTWISE)
+    return {type(one): Tied() for one in unknown}
 
 
 def _blamed(error: BaseException, network: nn.Module) -> str:
@@ -172,7 +190,7 @@ def _propose(graph: _Graph, calls: tuple[str, ...]) -> tuple[list[Group], list[s
     done: set[str] = set()
     for name in calls:
         module = graph.network.get_submodule(name)
-        if name in done or module not in graph.library.module2node or not surgery.is_layer(module):
+        if name in done or module not in graph.library.module2node or not kinds.is_layer(module):
             continue
         done.add(name)
         try:
@@ -191,9 +209,9 @@ def _translate(graph: _Graph, name: str) -> Group:
     """The group of the layer's output channels: cuts, ties and scaled sites."""
     cuts, channels = _closure(graph, name)
     modules = {cut.module: graph.network.get_submodule(cut.module) for cut in cuts}
-    producers = [cut for cut in cuts if cut.side is Side.OUT and surgery.is_layer(modules[cut.module])]
-    whole = all(surgery.width(modules[cut.module], cut.side) == channels * cut.repeat for cut in cuts)
-    private = len(producers) == 1 and whole and not surgery.is_grouped(modules[producers[0].module])
+    producers = [cut for cut in cuts if cut.side is Side.OUT and kinds.is_layer(modules[cut.module])]
+    whole = all(kinds.width(modules[cut.module], cut.side) == channels * cut.repeat for cut in cuts)
+    private = len(producers) == 1 and whole and not kinds.is_grouped(modules[producers[0].module])
     scaled = {Placement.BEFORE_NORM: tuple(producers), Placement.AFTER_NORM: _after_norm(graph, cuts)}
     return Group(name, channels, tuple(cuts), private, scaled)
 
@@ -214,7 +232,7 @@ def _closure(graph: _Graph, name: str) -> tuple[list[Cut], int]:
         seen.update([site, *((cut.module, cut.side) for cut in cuts)])
         parts.append((cuts, channels))
         for cut in cuts:
-            if surgery.is_grouped(graph.network.get_submodule(cut.module)):
+            if kinds.is_grouped(graph.network.get_submodule(cut.module)):
                 pending += [(cut.module, side) for side in Side if (cut.module, side) not in seen]
     return _join(graph.network, parts)
 
@@ -223,39 +241,40 @@ def _join(network: nn.Module, parts: list[tuple[list[Cut], int]]) -> tuple[list[
     """One group out of several, with as many channels as its coarsest grouped convolution has groups."""
     cuts = [cut for part, _ in parts for cut in part]
     grouped = {cut.module: network.get_submodule(cut.module) for cut in cuts}
-    units = [surgery.convolution_groups(module) for module in grouped.values() if surgery.is_grouped(module)]
+    units = [kinds.convolution_groups(module) for module in grouped.values() if kinds.is_grouped(module)]
     channels = min([*units, *(count for _, count in parts)])
     if any(count % channels for count in (*units, *(count for _, count in parts))):
         raise _Refusal("its grouped convolutions have numbers of groups that do not divide each other")
     coarse = [replace(cut, repeat=cut.repeat * (count // channels)) for part, count in parts for cut in part]
     # The inputs of a grouped convolution follow from its outputs.
-    kept = [cut for cut in coarse if not (cut.side is Side.IN and surgery.is_grouped(grouped[cut.module]))]
+    kept = [cut for cut in coarse if cut.side is Side.OUT or kinds.has_inputs(grouped[cut.module])]
     return list(dict.fromkeys(kept)), channels
 
 
 def _library_group(graph: _Graph, name: str, side: Side) -> tuple[list[Cut], int]:
     """What the library ties to one dimension of a layer, as cuts of modules with channels of their own."""
     cuts = []
-    channels = surgery.width(graph.network.get_submodule(name), side)
+    channels = kinds.width(graph.network.get_submodule(name), side)
     for item in _library_items(graph, name, side, channels):
         target = item.dep.target.module
         if isinstance(target, nn.Parameter):
             raise _Refusal(f"they are tied to the bare parameter {graph.parameters.get(id(target), '?')!r}")
         if target not in graph.names or not _has_channels(target):
             continue
-        if not surgery.can_cut(target):
+        if kinds.of(target) is None:
             raise _Refusal(f"{graph.names[target]!r} ({type(target).__name__}) mixes them and cannot be cut")
         out = graph.library.is_out_channel_pruning_fn(item.dep.handler)
-        cut_side = Side.OUT if out or surgery.is_norm(target) else Side.IN
+        cut_side = Side.OUT if out or not kinds.is_layer(target) else Side.IN
         cuts += _layout(graph.names[target], cut_side, list(item.idxs), list(item.root_idxs), channels)
     return cuts, channels
 
 
 def _has_channels(module: nn.Module) -> bool:
     """Whether a module holds something for each channel, as far as one can see."""
-    if isinstance(module, nn.PReLU):
-        return module.num_parameters > 1
-    return surgery.is_norm(module) or any(True for _ in module.parameters())
+    kind = kinds.of(module)
+    if kind is not None and kind.role is kinds.Role.ACTIVATION:
+        return kinds.width(module, Side.OUT) > 1  # else one number serves all channels
+    return kinds.is_norm(module) or any(True for _ in module.parameters())
 
 
 def _library_items(graph: _Graph, name: str, side: Side, channels: int) -> list[Any]:
@@ -309,80 +328,8 @@ def _last_before(graph: _Graph, reader: nn.Module) -> set[str]:
             continue
         seen.add(node)
         module = node.module
-        if module in graph.names and (surgery.is_norm(module) or surgery.is_layer(module)):
+        if module in graph.names and (kinds.is_norm(module) or kinds.is_layer(module)):
             reached.add(graph.names[module])
         else:
             pending += node.inputs
     return reached
-
-
-# --- verification ---------------------------------------------------------------------------------------------------
-
-
-def _verified(probe: _probe.Probe, groups: list[Group]) -> tuple[list[Group], list[str]]:
-    """The groups for which cutting equals zeroing, and why the others are left out."""
-    notices: list[str] = []
-
-    def hold(part: list[Group]) -> list[Group]:
-        problem = _problem(probe, part)
-        if problem is None:
-            return part
-        if len(part) == 1:
-            notices.append(f"The output channels of {part[0].name!r} are left whole: {problem}.")
-            return []
-        half = len(part) // 2
-        return hold(part[:half]) + hold(part[half:])
-
-    good = hold(groups) if groups else []
-    if len(good) < len(groups) and good and (problem := _problem(probe, good)):
-        msg = f"groups that can be cut alone cannot be cut together, {good[0].name!r} to {good[-1].name!r}: {problem}"
-        raise NetworkError(msg)
-    return good, notices
-
-
-def _problem(probe: _probe.Probe, groups: list[Group]) -> str | None:
-    """What goes wrong when some channels of every group are cut; None if nothing does."""
-    for channels in (_random_half(groups), _first_half(groups)):
-        if problem := _difference(probe, groups, channels):
-            return problem
-    return None
-
-
-def _difference(probe: _probe.Probe, groups: list[Group], channels: Channels) -> str | None:
-    try:
-        with torch.no_grad():
-            cut = surgery.cut(probe.network, groups, channels)
-            smaller = cut(probe.example)
-            if probe.idle:
-                modules.run_once(cut, probe.example, training=True)
-            with surgery.zeroed(probe.network, groups, channels):
-                expected = probe.network(probe.example)
-    except Exception as error:  # noqa: BLE001 (whatever a cut network raises is the finding)
-        return f"the network fails without some of them ({first_line(error)})"
-    if smaller.shape != expected.shape:
-        return f"the output's shape depends on them ({tuple(smaller.shape)} instead of {tuple(expected.shape)})"
-    effect, largest = float((expected - probe.output).abs().max()), float(expected.abs().max())
-    difference, epsilon = float((smaller - expected).abs().max()), torch.finfo(expected.dtype).eps
-    # Compared with what the channels do to the output, which may be little; rounding grows with the output itself.
-    limit = max(epsilon**0.5 * min(effect, largest), 1000 * epsilon * largest)
-    if difference <= limit:  # NaN is not
-        return None
-    return f"cutting them is not the same as zeroing them (off by {difference:.2g})"
-
-
-def _random_half(groups: list[Group]) -> Channels:
-    generator = torch.Generator().manual_seed(0)
-    return {
-        group.name: torch.randperm(group.channels, generator=generator)[: _about_half(group)].sort().values
-        for group in groups
-    }
-
-
-def _first_half(groups: list[Group]) -> Channels:
-    """Random channels may happen to lie the same way in a mirrored order; the first ones do not."""
-    return {group.name: torch.arange(_about_half(group)) for group in groups}
-
-
-def _about_half(group: Group) -> int:
-    """An odd number, so that a network that divides a width by two is caught."""
-    return group.channels // 2 | 1

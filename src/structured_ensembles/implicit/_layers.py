@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+from contextlib import ExitStack
+from typing import TYPE_CHECKING
+
 import torch
 from torch import Tensor, nn
 
-from structured_ensembles.channels import surgery
+from structured_ensembles.channels import kinds
 from structured_ensembles.errors import NetworkError
 from structured_ensembles.networks.modules import in_mode
+from structured_ensembles.seeding import seeded
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 
 def called_layers(network: nn.Module, purpose: str) -> dict[str, nn.Module]:
@@ -30,7 +37,7 @@ def called_layers(network: nn.Module, purpose: str) -> dict[str, nn.Module]:
             raise NetworkError(f"{msg}, so that they cannot {purpose}: write the block out")
         if isinstance(module, nn.MultiheadAttention):
             attention += (f"{name}.",)
-        elif surgery.is_layer(module) and not name.startswith(attention):
+        elif kinds.is_layer(module) and not name.startswith(attention):
             layers[name] = module
     return layers
 
@@ -43,14 +50,21 @@ def first_called(network: nn.Module, example: Tensor, purpose: str) -> str:
         example: Inputs (B, ...), on the network's device.
         purpose: As `called_layers` takes it.
     """
-    layers, order = called_layers(network, purpose), list[str]()
-    hooks = [
-        layer.register_forward_pre_hook(lambda *_, name=name: order.append(name)) for name, layer in layers.items()
-    ]
-    try:
-        with torch.no_grad(), torch.random.fork_rng(devices=[]), in_mode(network, training=False):
-            network(example)
-    finally:
-        for hook in hooks:
-            hook.remove()
-    return next(iter([*order, *layers]), "")
+    layers = called_layers(network, purpose)
+    return next(iter([*ran(network, layers, example), *layers]), "")
+
+
+def ran(network: nn.Module, layers: Mapping[str, nn.Module], example: Tensor) -> list[str]:
+    """The names of layers in the order in which they run on an example, in evaluation mode.
+
+    Args:
+        network: It and the global generators are left as they were.
+        layers: By the names that are given back.
+        example: Inputs (B, ...), on the network's device.
+    """
+    order: list[str] = []
+    with torch.no_grad(), seeded(0), in_mode(network, training=False), ExitStack() as hooks:
+        for name, layer in layers.items():
+            hooks.enter_context(layer.register_forward_pre_hook(lambda *_, name=name: order.append(name)))
+        network(example)
+    return order

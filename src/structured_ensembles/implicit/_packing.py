@@ -14,7 +14,7 @@ import torch
 from torch import fx, nn
 from torch.nn import functional
 
-from structured_ensembles.channels import surgery
+from structured_ensembles.channels import kinds
 from structured_ensembles.errors import NetworkError, first_line
 from structured_ensembles.options.choices import Choice
 from structured_ensembles.types import Side
@@ -146,13 +146,13 @@ def _after_layer(
         if reading.first:
             raise _refusal(node, module, "normalises the input, which members would share")
         return source, reading
-    if surgery.is_grouped(module):
-        raise _refusal(node, module, f"is a convolution in {surgery.convolution_groups(module)} groups")
+    if kinds.is_grouped(module):
+        raise _refusal(node, module, f"is a convolution in {kinds.convolution_groups(module)} groups")
     convolution = isinstance(module, nn.Conv2d)
     if source.stage is _Stage.HIDDEN and source.spatial is not convolution:
         raise _refusal(node, module, "reads channels in a dimension that they are not in")
     stage = _Stage.LOGITS if last else _Stage.HIDDEN
-    return _Value(stage, surgery.width(module, Side.OUT), spatial=convolution), reading
+    return _Value(stage, kinds.width(module, Side.OUT), spatial=convolution), reading
 
 
 def _after_operation(node: fx.Node, module: nn.Module | None, sources: Sequence[_Value]) -> _Value:

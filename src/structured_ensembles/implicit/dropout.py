@@ -13,11 +13,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from structured_ensembles.channels import surgery
+from structured_ensembles.channels import kinds
 from structured_ensembles.errors import NetworkError, SettingsError, first_line, unknown
+from structured_ensembles.implicit._layers import ran
 from structured_ensembles.networks._arguments import integer, number
-from structured_ensembles.networks.modules import in_mode
-from structured_ensembles.seeding import derived_seed, seeded
+from structured_ensembles.seeding import derived_seed
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -65,24 +65,14 @@ def output_layer(network: nn.Module, example: Tensor) -> str:
     Raises:
         NetworkError: The network fails on the example, or no such layer runs.
     """
-    ran: list[str] = []
-    hooks = [
-        module.register_forward_hook(lambda *_, name=name: ran.append(name))
-        for name, module in network.named_modules()
-        if surgery.is_layer(module)
-    ]
     try:
-        with in_mode(network, training=False), seeded(0), torch.no_grad():
-            network(example)
+        order = ran(network, _layers(network), example)
     except Exception as error:
         msg = f"the network fails on an example input of shape {tuple(example.shape)}: {first_line(error)}"
         raise NetworkError(msg) from error
-    finally:
-        for hook in hooks:
-            hook.remove()
-    if not ran:
+    if not order:
         raise NetworkError("the network runs no convolution and no Linear layer, after which dropout could be put")
-    return ran[-1]
+    return order[-1]
 
 
 @dataclass
@@ -165,9 +155,13 @@ class _Dropout(nn.Module):
         return logits
 
 
+def _layers(network: nn.Module) -> dict[str, nn.Module]:
+    return {name: module for name, module in network.named_modules() if kinds.is_layer(module)}
+
+
 def _hidden_layers(network: nn.Module, output: str) -> dict[str, nn.Module]:
     """Every layer but the output layer, by name."""
-    layers = {name: module for name, module in network.named_modules() if surgery.is_layer(module)}
+    layers = _layers(network)
     if output not in layers:
         raise unknown("output layer", str(output), layers)
     del layers[output]

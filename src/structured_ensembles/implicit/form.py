@@ -6,7 +6,12 @@ from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from structured_ensembles.errors import NetworkError, SettingsError, unknown
-from structured_ensembles.networks import NetworkSpec, build
+from structured_ensembles.implicit.dropout import with_dropout
+from structured_ensembles.implicit.mimo import mimo
+from structured_ensembles.implicit.rank_one import with_rank_one_factors
+from structured_ensembles.implicit.torch_uncertainty import masksembles, packed
+from structured_ensembles.networks import Given, NetworkSpec
+from structured_ensembles.networks.given import architecture
 from structured_ensembles.networks.spec import checked_arguments
 
 if TYPE_CHECKING:
@@ -15,13 +20,13 @@ if TYPE_CHECKING:
     from torch import nn
 
     from structured_ensembles.options.plans import Scalar
-    from structured_ensembles.types import Architecture
 
 MOST_ANSWERS = 1024
 """M, at most: a small file must not ask for a huge network."""
 
-Source: TypeAlias = "NetworkSpec | Architecture"
-"""What makes the base network."""
+
+Maker: TypeAlias = "Callable[[Given, int, Mapping[str, Any]], nn.Module]"
+"""Makes a network that answers M times from what makes a plain one, M, and the arguments of a form."""
 
 
 @dataclass(frozen=True)
@@ -60,7 +65,7 @@ class Form:
         return cls(**value)
 
 
-def make(source: Source, form: Form, members: int) -> nn.Module:
+def make(given: Given, form: Form, members: int) -> nn.Module:
     """A freshly initialised network that answers M times, drawn from torch's global generator.
 
     Raises:
@@ -69,53 +74,28 @@ def make(source: Source, form: Form, members: int) -> nn.Module:
     """
     if not 1 <= members <= MOST_ANSWERS:
         raise SettingsError(f"members {members} must be from 1 to {MOST_ANSWERS} where weights are shared")
-    return FORMS[form.name](source, members, form.arguments)
+    return FORMS[form.name](given, members, form.arguments)
 
 
-def _base(source: Source) -> nn.Module:
-    return build(source) if isinstance(source, NetworkSpec) else source()
+def _converted(convert: Callable[..., nn.Module]) -> Maker:
+    """What brings any network into a form."""
+    return lambda given, members, arguments: convert(architecture(given)(), members, **arguments)
 
 
-def _dropout(source: Source, members: int, arguments: Mapping[str, Any]) -> nn.Module:
-    from structured_ensembles.implicit.dropout import with_dropout
-
-    return with_dropout(_base(source), members, **arguments)
-
-
-def _rank_one(source: Source, members: int, arguments: Mapping[str, Any]) -> nn.Module:
-    from structured_ensembles.implicit.rank_one import with_rank_one_factors
-
-    return with_rank_one_factors(_base(source), members, **arguments)
-
-
-def _packed(source: Source, members: int, arguments: Mapping[str, Any]) -> nn.Module:
-    from structured_ensembles.implicit.torch_uncertainty import packed
-
-    return packed(_base(source), members, **arguments)
-
-
-def _masked(source: Source, members: int, arguments: Mapping[str, Any]) -> nn.Module:
-    from structured_ensembles.implicit.torch_uncertainty import masksembles
-
-    return masksembles(_base(source), members, **arguments)
-
-
-def _mimo(source: Source, members: int, arguments: Mapping[str, Any]) -> nn.Module:
-    from structured_ensembles.implicit.mimo import mimo
-
-    if not isinstance(source, NetworkSpec):
+def _mimo(given: Given, members: int, arguments: Mapping[str, Any]) -> nn.Module:
+    if not isinstance(given, NetworkSpec):
         raise NetworkError(
             "mimo rebuilds the network with M times the inputs and outputs, which takes an architecture by name: give "
             "a NetworkSpec, such as NetworkSpec('resnet20', (3, 32, 32), 10)"
         )
-    return mimo(source, members, **arguments)
+    return mimo(given, members, **arguments)
 
 
-FORMS: Mapping[str, Callable[[Source, int, Mapping[str, Any]], nn.Module]] = {
-    "dropout": _dropout,
-    "rank_one": _rank_one,
-    "packed": _packed,
-    "masked": _masked,
+FORMS: Mapping[str, Maker] = {
+    "dropout": _converted(with_dropout),
+    "rank_one": _converted(with_rank_one_factors),
+    "packed": _converted(packed),
+    "masked": _converted(masksembles),
     "mimo": _mimo,
 }
 """What makes a network of each form."""

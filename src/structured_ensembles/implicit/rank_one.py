@@ -13,9 +13,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
-from structured_ensembles.channels import surgery
+from structured_ensembles.channels import kinds
 from structured_ensembles.errors import NetworkError, SettingsError
 from structured_ensembles.implicit._layers import called_layers
+from structured_ensembles.networks.modules import put
 from structured_ensembles.types import Side
 
 Layer: TypeAlias = nn.Conv1d | nn.Conv2d | nn.Conv3d | nn.Linear
@@ -75,8 +76,8 @@ class RankOne(nn.Module):
     def __init__(self, layer: Layer, members: int, name: str, rows: _Rows) -> None:
         super().__init__()
         self.layer, self.members, self.name, self.rows = layer, members, name, rows
-        self.r = nn.Parameter(_signs(members, surgery.width(layer, Side.IN)).to(layer.weight))
-        self.s = nn.Parameter(_signs(members, surgery.width(layer, Side.OUT)).to(layer.weight))
+        self.r = nn.Parameter(_signs(members, kinds.width(layer, Side.IN)).to(layer.weight))
+        self.s = nn.Parameter(_signs(members, kinds.width(layer, Side.OUT)).to(layer.weight))
         bias = layer.bias
         self.bias = None if bias is None else nn.Parameter(bias.detach().repeat(members, 1), bias.requires_grad)
         layer.bias = None
@@ -94,7 +95,7 @@ class RankOne(nn.Module):
     def _by_member(self, rows: Tensor, factors: Tensor, shift: Tensor | None = None) -> Tensor:
         """Multiply the channels of (M * B, ...) by each member's factors (M, C), and add its shift (M, C)."""
         spread = [1] * rows.dim()
-        spread[surgery.channel_dimension(self.layer)] = factors.shape[1]
+        spread[kinds.channel_dimension(self.layer)] = factors.shape[1]
         blocks = rows.reshape(self.members, rows.shape[0] // self.members, *rows.shape[1:])
         blocks = blocks * factors.view(self.members, *spread)
         if shift is not None:
@@ -139,8 +140,7 @@ def _convert(shared: _RankOneNetwork, members: int, rows: _Rows) -> None:
     for name, layer in layers.items():
         if layer not in converted:
             converted[layer] = RankOne(_built(layer, name), members, name, rows)
-        parent, _, child = f"network.{name}".rstrip(".").rpartition(".")
-        setattr(shared.get_submodule(parent), child, converted[layer])
+        put(shared, f"network.{name}".rstrip("."), converted[layer])
 
 
 def _built(layer: nn.Module, name: str) -> Layer:

@@ -17,11 +17,12 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from structured_ensembles.channels import surgery
+from structured_ensembles.channels import kinds
 from structured_ensembles.errors import NetworkError, SettingsError
 from structured_ensembles.implicit import _packing
 from structured_ensembles.implicit._layers import called_layers
 from structured_ensembles.networks._arguments import integer, number
+from structured_ensembles.networks.modules import put
 from structured_ensembles.types import Side
 
 if TYPE_CHECKING:
@@ -76,9 +77,9 @@ def packed(network: nn.Module, members: int, *, alpha: float, gamma: int = 1) ->
     for name, reading in _packing.readings(network).items():
         module = network.get_submodule(name)
         if isinstance(module, _packing.Layer):
-            _replace(network, name, _drawn_as(module, _packed_layer(library, module, reading, widths)))
+            put(network, name, _drawn_as(module, _packed_layer(library, module, reading, widths)))
         elif isinstance(module, _packing.Norm):
-            _replace(network, name, _drawn_as(module, _packed_norm(module, reading, widths)))
+            put(network, name, _drawn_as(module, _packed_norm(module, reading, widths)))
     return _Packed(network, members).train(network.training)
 
 
@@ -115,7 +116,7 @@ class _Packed(nn.Module):
 
 def _packed_layer(library: ModuleType, layer: _packing.Layer, reading: _packing.Reading, widths: _Widths) -> nn.Module:
     """The library's layer for widths that are all given: alpha, of which it truncates multiples, is spent already."""
-    members, out = widths.members, surgery.width(layer, Side.OUT)
+    members, out = widths.members, kinds.width(layer, Side.OUT)
     options: dict[str, Any] = {
         "alpha": 1,
         "num_estimators": members,
@@ -126,7 +127,7 @@ def _packed_layer(library: ModuleType, layer: _packing.Layer, reading: _packing.
         "device": layer.weight.device,
         "dtype": layer.weight.dtype,
     }
-    wide_in = widths.read(surgery.width(layer, Side.IN), reading)
+    wide_in = widths.read(kinds.width(layer, Side.IN), reading)
     wide_out = out if reading.last else members * widths.member(out)  # the library multiplies the last one's by M
     if isinstance(layer, nn.Linear):
         linear: nn.Module = library.PackedLinear(wide_in, wide_out, **options)
@@ -218,7 +219,7 @@ def masksembles(network: nn.Module, members: int, *, scale: float = 2.0, first: 
     with _drawing_from(library, draws):
         masked = {layer: _Masked(layer, _masks(library, draws, layer, members, scale)) for layer in layers.values()}
     for name, layer in layers.items():
-        _replace(network, name, masked[layer])
+        put(network, name, masked[layer])
     return _Masksembles(network, members).train(network.training)
 
 
@@ -241,9 +242,7 @@ class _Masked(nn.Module):
         """(N, ...) to (N, ...): N examples in M runs, member after member, as equal as N allows."""
         rows = inputs.shape[0]
         members = torch.arange(rows, device=inputs.device) * len(self.masks) // max(1, rows)
-        spread = [rows, *[1] * (inputs.dim() - 1)]
-        spread[surgery.channel_dimension(self.layer)] = self.masks.shape[1]
-        outputs: Tensor = self.layer(inputs * self.masks[members].view(spread))
+        outputs: Tensor = self.layer(inputs * kinds.spread(self.layer, self.masks[members], inputs))
         return outputs
 
 
@@ -273,7 +272,7 @@ def _maskable(network: nn.Module, first: str | None) -> dict[str, nn.Module]:
     wide = {
         name: layer
         for name, layer in layers.items()
-        if layer is not reading and surgery.width(layer, Side.IN) >= NARROWEST_MASKED
+        if layer is not reading and kinds.width(layer, Side.IN) >= NARROWEST_MASKED
     }
     if not wide:
         msg = (
@@ -316,7 +315,7 @@ def _drawing_from(library: ModuleType, draws: _Draws) -> Iterator[None]:
 
 def _masks(library: ModuleType, draws: _Draws, layer: nn.Module, members: int, scale: float) -> Tensor:
     """(M, C) for the input channels of a layer, bool, on its device."""
-    width, device = surgery.width(layer, Side.IN), next(layer.parameters()).device
+    width, device = kinds.width(layer, Side.IN), next(layer.parameters()).device
     if members == 1:  # the library's formula gives one mask all channels, but rounds to one fewer and never ends
         return torch.ones(1, width, dtype=torch.bool, device=device)
     draws.left = MOST_DRAWS
@@ -329,11 +328,6 @@ def _masks(library: ModuleType, draws: _Draws, layer: nn.Module, members: int, s
 
 
 # --- both -----------------------------------------------------------------------------------------------------------
-
-
-def _replace(network: nn.Module, name: str, module: nn.Module) -> None:
-    parent, _, child = name.rpartition(".")
-    setattr(network.get_submodule(parent), child, module)
 
 
 def _by_member(logits: object, members: int, examples: int) -> Tensor:

@@ -7,11 +7,12 @@ from typing import TYPE_CHECKING
 from structured_ensembles.options.catalogue import METHODS
 
 if TYPE_CHECKING:
-    from structured_ensembles.methods.fitting import Base, Fittable
+    from structured_ensembles.methods.fitting import Fittable
+    from structured_ensembles.networks import Given
     from structured_ensembles.options.ensemble import Settings
 
 
-def make(name: str, base: Base, members: int = 4, settings: Settings | None = None) -> Fittable:
+def make(name: str, base: Given, members: int = 4, settings: Settings | None = None) -> Fittable:
     """A method by its name, ready to be fitted.
 
     Args:

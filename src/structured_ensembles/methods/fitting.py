@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import copy
 import operator
 import time
 from abc import abstractmethod
-from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path
 from statistics import fmean
-from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 from torch import nn
@@ -24,8 +22,14 @@ from structured_ensembles.data.examples import Examples
 from structured_ensembles.data.fingerprint import fingerprint
 from structured_ensembles.errors import DataError, NetworkError, SettingsError, StructensError, first_line
 from structured_ensembles.files.marks import check_mark, mark
-from structured_ensembles.networks import NetworkSpec, build, sizes
-from structured_ensembles.networks.checks import check_answers, check_output, check_shape, check_training
+from structured_ensembles.networks import NetworkSpec, sizes
+from structured_ensembles.networks.checks import (
+    check_answers,
+    check_output,
+    check_shape,
+    check_training,
+)
+from structured_ensembles.networks.given import architecture, check_drawable
 from structured_ensembles.networks.modules import draw
 from structured_ensembles.networks.stored import check_initialised, check_stored
 from structured_ensembles.options.choices import Family, Preset
@@ -37,15 +41,15 @@ from structured_ensembles.seeding import derived_seed, seeded
 from structured_ensembles.training.loop import Trained, train
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
     from typing_extensions import Self
 
     from structured_ensembles.data.batches import Source
     from structured_ensembles.implicit import Form
+    from structured_ensembles.networks import Given
     from structured_ensembles.options.training import TrainingSettings
-    from structured_ensembles.types import Architecture, Channels, Group
-
-Base: TypeAlias = "NetworkSpec | Architecture | nn.Module"
-"""What makes the base network: its name and arguments, a factory (a class will do), or one untrained network."""
+    from structured_ensembles.types import Channels, Group
 
 MOST_SUMMARISED = 64
 """Up to so many members, the artefact's summary tells how each was trained; beyond, it gives their mean."""
@@ -112,14 +116,14 @@ class Fittable(Ensemble):
     draws_members: ClassVar[bool] = False
     """Whether each member starts from a draw of its own, which a module, drawn already, cannot give."""
 
-    def __init__(self, base: Base, members: int = 4, settings: Settings | None = None) -> None:
+    def __init__(self, base: Given, members: int = 4, settings: Settings | None = None) -> None:
         super().__init__()
         self.count = _count(members)
         if self.draws_members:
             check_drawable(self.method, base)
         self.settings = _settings(default_settings(base) if settings is None else settings)
         self.spec = base if isinstance(base, NetworkSpec) else None
-        self.architecture = _architecture(base)
+        self.architecture = architecture(base)
         self.trained: Sequence[Trained] = ()
         self.seconds = 0.0
         self.training_flops = 0
@@ -300,20 +304,7 @@ def device() -> torch.device:
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
-def check_drawable(what: str, base: Base) -> None:
-    """Refuse one module where every member is drawn afresh.
-
-    Raises:
-        SettingsError: It is one; the message says what to give instead.
-    """
-    if isinstance(base, nn.Module):
-        raise SettingsError(
-            f"{what} draws each member afresh: give the class {type(base).__name__} or a function that makes the "
-            "network, not one network"
-        )
-
-
-def default_settings(base: Base) -> Settings:
+def default_settings(base: Given) -> Settings:
     """The default preset for a base network's family."""
     return settings(Preset.DEFAULT, Family.of(base.name) if isinstance(base, NetworkSpec) else Family.OTHER)
 
@@ -328,13 +319,3 @@ def _settings(given: object) -> Settings:
     if not isinstance(given, Settings):
         raise SettingsError(f"settings must be Settings, as presets.settings() makes them, not {given!r}")
     return given
-
-
-def _architecture(base: Base) -> Architecture:
-    if isinstance(base, NetworkSpec):
-        return partial(build, base)  # which can be pickled
-    if isinstance(base, nn.Module):
-        return partial(copy.deepcopy, base)
-    if isinstance(base, Callable):  # type: ignore[arg-type]
-        return base
-    raise SettingsError(f"a network must be a module, its class or another factory, not {type(base).__name__}")

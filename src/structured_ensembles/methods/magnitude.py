@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from structured_ensembles.channels import surgery
+from structured_ensembles.channels import kinds
 from structured_ensembles.channels.extraction import extract
 from structured_ensembles.methods.subnetworks import SubNetworks
 from structured_ensembles.types import Side
@@ -45,7 +45,7 @@ def _norms(network: nn.Module, group: Group) -> Tensor:
     total = torch.zeros(group.channels)
     for cut in group.cuts:
         layer = network.get_submodule(cut.module)
-        if cut.side is Side.OUT and surgery.is_layer(layer):
+        if cut.side is Side.OUT and kinds.is_layer(layer):
             weight = layer.get_parameter("weight")[cut.offset : cut.offset + group.channels * cut.repeat]
             total += weight.square().reshape(group.channels, -1).sum(1)
     return total.sqrt()

@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING
 from structured_ensembles.implicit import Form
 from structured_ensembles.implicit._layers import called_layers, first_called
 from structured_ensembles.implicit.torch_uncertainty import MASKED
-from structured_ensembles.methods.fitting import Base, Built, Fittable, Fold
+from structured_ensembles.methods.fitting import Built, Fittable, Fold
 
 if TYPE_CHECKING:
+    from structured_ensembles.networks import Given
     from structured_ensembles.options.ensemble import Settings
 
 
@@ -28,7 +29,7 @@ class Masksembles(Fittable):
 
     method = "masksembles"
 
-    def __init__(self, base: Base, members: int = 4, *, scale: float = 2.0, settings: Settings | None = None) -> None:
+    def __init__(self, base: Given, members: int = 4, *, scale: float = 2.0, settings: Settings | None = None) -> None:
         super().__init__(base, members, settings)
         self.scale = scale
 

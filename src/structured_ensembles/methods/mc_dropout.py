@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING
 
 from structured_ensembles.implicit import Form
 from structured_ensembles.implicit.dropout import output_layer
-from structured_ensembles.methods.fitting import Base, Built, Fittable, Fold
+from structured_ensembles.methods.fitting import Built, Fittable, Fold
 
 if TYPE_CHECKING:
+    from structured_ensembles.networks import Given
     from structured_ensembles.options.ensemble import Settings
     from structured_ensembles.options.plans import Scalar
 
@@ -29,7 +30,7 @@ class MCDropout(Fittable):
     method = "mc_dropout"
 
     def __init__(
-        self, base: Base, members: int = 4, *, probability: float = 0.25, settings: Settings | None = None
+        self, base: Given, members: int = 4, *, probability: float = 0.25, settings: Settings | None = None
     ) -> None:
         super().__init__(base, members, settings)
         self.probability = probability

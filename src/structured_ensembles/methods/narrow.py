@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from structured_ensembles.channels import surgery
+from structured_ensembles.channels import kinds
 from structured_ensembles.channels.extraction import extract
 from structured_ensembles.methods.subnetworks import SubNetworks
 from structured_ensembles.types import Side
@@ -59,9 +59,9 @@ def _rescale(narrow: nn.Module, wide: nn.Module) -> None:
     Where it falls otherwise, with the outputs for one, the result is what `shared.packed` starts from, too.
     """
     for name, layer in narrow.named_modules():
-        if surgery.is_layer(layer):
-            before, after = (surgery.width(one, Side.IN) for one in (wide.get_submodule(name), layer))
-            groups = [surgery.convolution_groups(one) for one in (wide.get_submodule(name), layer)]
+        if kinds.is_layer(layer):
+            before, after = (kinds.width(one, Side.IN) for one in (wide.get_submodule(name), layer))
+            groups = [kinds.convolution_groups(one) for one in (wide.get_submodule(name), layer)]
             factor = math.sqrt((before // groups[0]) / (after // groups[1]))
             for parameter in layer.parameters(recurse=False):
                 parameter.mul_(factor)

@@ -11,12 +11,13 @@ from typing import TYPE_CHECKING
 from structured_ensembles.errors import SettingsError
 from structured_ensembles.implicit import Form
 from structured_ensembles.implicit.torch_uncertainty import check_independent
-from structured_ensembles.methods.fitting import Base, Built, Fittable, Fold
+from structured_ensembles.methods.fitting import Built, Fittable, Fold
 from structured_ensembles.options.budget import Unit
 from structured_ensembles.prediction.ensemble import Ensemble
 from structured_ensembles.scores.selection import impossible
 
 if TYPE_CHECKING:
+    from structured_ensembles.networks import Given
     from structured_ensembles.options.ensemble import Settings
 
 _STEPS = 512
@@ -37,7 +38,7 @@ class PackedEnsemble(Fittable):
     budgeted = True
 
     def __init__(
-        self, base: Base, members: int = 4, *, alpha: float | None = None, settings: Settings | None = None
+        self, base: Given, members: int = 4, *, alpha: float | None = None, settings: Settings | None = None
     ) -> None:
         super().__init__(base, members, settings)
         self.alpha = alpha

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from structured_ensembles.methods.fitting import Built, Fittable, Fold
 
 if TYPE_CHECKING:
-    from structured_ensembles.methods.fitting import Base
+    from structured_ensembles.networks import Given
     from structured_ensembles.options.ensemble import Settings
 
 
@@ -21,7 +21,7 @@ class SingleNetwork(Fittable):
 
     method = "single"
 
-    def __init__(self, base: Base, *, settings: Settings | None = None) -> None:
+    def __init__(self, base: Given, *, settings: Settings | None = None) -> None:
         super().__init__(base, 1, settings)
 
     def build(self, fold: Fold) -> Built:

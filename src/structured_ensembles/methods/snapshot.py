@@ -9,12 +9,13 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from structured_ensembles.errors import SettingsError
-from structured_ensembles.methods.fitting import Base, Built, Fittable, Fold
+from structured_ensembles.methods.fitting import Built, Fittable, Fold
 from structured_ensembles.options.choices import Schedule
 from structured_ensembles.training.limits import limited
 from structured_ensembles.training.loop import Trained
 
 if TYPE_CHECKING:
+    from structured_ensembles.networks import Given
     from structured_ensembles.options.ensemble import Settings
     from structured_ensembles.options.training import TrainingSettings
 
@@ -35,7 +36,7 @@ class SnapshotEnsemble(Fittable):
     method = "snapshot"
 
     def __init__(
-        self, base: Base, members: int = 4, *, cycle_epochs: int | None = None, settings: Settings | None = None
+        self, base: Given, members: int = 4, *, cycle_epochs: int | None = None, settings: Settings | None = None
     ) -> None:
         super().__init__(base, members, settings)
         self.cycle_epochs = cycle_epochs

@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING
 from structured_ensembles.channels import surgery
 from structured_ensembles.channels.extraction import compose, extract
 from structured_ensembles.errors import SettingsError
-from structured_ensembles.methods.fitting import Base, Fold, check_drawable, device
+from structured_ensembles.methods.fitting import Fold, device
 from structured_ensembles.methods.subnetworks import SubNetworks
 from structured_ensembles.networks import sizes
+from structured_ensembles.networks.given import check_drawable
 from structured_ensembles.options.budget import Budget
 from structured_ensembles.scores.diversity import needs_logits
 from structured_ensembles.scores.ranking import rank
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from structured_ensembles.data.examples import Examples
+    from structured_ensembles.networks import Given
     from structured_ensembles.options.ensemble import Settings
     from structured_ensembles.types import Channels, Importance, Topology
 
@@ -48,7 +50,7 @@ class StructuredEnsemble(SubNetworks):
 
     def __init__(
         self,
-        base: Base,
+        base: Given,
         members: int = 4,
         *,
         budget: str | Budget | None = None,

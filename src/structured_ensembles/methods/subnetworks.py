@@ -13,7 +13,7 @@ from structured_ensembles.channels import topology
 from structured_ensembles.channels.extraction import extract
 from structured_ensembles.errors import ArtefactError, SettingsError
 from structured_ensembles.files.whole import write_whole
-from structured_ensembles.methods.fitting import Base, Built, Fittable, Fold
+from structured_ensembles.methods.fitting import Built, Fittable, Fold
 from structured_ensembles.networks import modules
 from structured_ensembles.options.choices import Rule
 from structured_ensembles.options.selection import SelectionSettings
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
     from torch import nn
 
+    from structured_ensembles.networks import Given
     from structured_ensembles.options.ensemble import Settings
     from structured_ensembles.types import Channels, Importance, Topology
 
@@ -41,7 +42,7 @@ class SubNetworks(Fittable):
 
     budgeted = True
 
-    def __init__(self, base: Base, members: int = 4, *, settings: Settings | None = None) -> None:
+    def __init__(self, base: Given, members: int = 4, *, settings: Settings | None = None) -> None:
         super().__init__(base, members, settings)
         self.notices: tuple[str, ...] = ()
         """Why some channels cannot be cut, one sentence each; known once fitted."""

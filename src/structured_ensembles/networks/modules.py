@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import hashlib
-from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +14,8 @@ from torch.func import functional_call
 from structured_ensembles.seeding import seeded
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
     from structured_ensembles.types import Architecture
 
 
@@ -48,6 +49,12 @@ def copied(network: nn.Module, instead: Mapping[int, object]) -> nn.Module:
     kept = (value for module in network.modules() for value in vars(module).values() if isinstance(value, Tensor))
     computed = {id(tensor): tensor.detach().clone() for tensor in kept if tensor.grad_fn is not None}
     return copy.deepcopy(network, {**computed, **instead})
+
+
+def put(network: nn.Module, name: str, module: nn.Module) -> None:
+    """Put a module in the place of the one that has a dotted name."""
+    parent, _, child = name.rpartition(".")
+    setattr(network.get_submodule(parent), child, module)
 
 
 @contextmanager

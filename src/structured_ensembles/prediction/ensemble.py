@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import copy
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,8 +21,9 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
 
     from structured_ensembles.artefact.file import Record
+    from structured_ensembles.networks import Given
     from structured_ensembles.options.choices import Combine
-    from structured_ensembles.types import Architecture, Prediction
+    from structured_ensembles.types import Prediction
 
 
 @dataclass(frozen=True)
@@ -154,7 +154,7 @@ class Ensemble(nn.Module):
         artefact.write(Path(path), [member.state_dict() for member in self.members], record)
 
     @staticmethod
-    def load(path: str | Path, architecture: Architecture | nn.Module | None = None) -> Ensemble:
+    def load(path: str | Path, architecture: Given | None = None) -> Ensemble:
         """Read an ensemble back, in evaluation mode; nothing in the file is run.
 
         Args:
@@ -165,8 +165,6 @@ class Ensemble(nn.Module):
             ArtefactError: The file is damaged, newer than this library, or of another architecture.
         """
         record, tensors = artefact.read(Path(path))
-        if isinstance(architecture, nn.Module):
-            architecture = partial(copy.deepcopy, architecture)
         try:
             return Ensemble(artefact.restore(record, tensors, architecture), record).eval()
         except ArtefactError as error:

@@ -6,7 +6,7 @@ Shapes: M members, B batch, C channels of one group, N channels of all groups to
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
@@ -15,8 +15,9 @@ from torch import Tensor, nn
 from torch.distributions import Beta, Distribution, Exponential, Gamma, Laplace, Normal
 from torch.nn.functional import softplus
 
-from structured_ensembles.channels import surgery
+from structured_ensembles.channels import kinds, surgery
 from structured_ensembles.errors import NetworkError
+from structured_ensembles.networks.modules import in_mode
 from structured_ensembles.options.choices import Parametrisation, Placement
 from structured_ensembles.types import Cut, Group, Scores, Side, Topology
 
@@ -139,15 +140,11 @@ def scaled(network: nn.Module, topology: Topology, placement: Placement) -> Iter
     The module's class is not changed; afterwards nothing of the scaling is left.
     """
     scaler = Scaler()
-    hooks = []
-    try:
+    with ExitStack() as hooks:
         for name, sites in _sites(topology, placement).items():
             module = network.get_submodule(name)
-            hooks.append(module.register_forward_hook(_multiply(scaler, name, module, sites)))
+            hooks.enter_context(module.register_forward_hook(_multiply(scaler, name, module, sites)))
         yield scaler
-    finally:
-        for hook in hooks:
-            hook.remove()
 
 
 @contextmanager
@@ -156,20 +153,17 @@ def frozen(network: nn.Module) -> Iterator[None]:
 
     Afterwards its buffers, training flags and requires_grad are what they were: batch statistics leave no trace.
     """
-    flags = [(module, module.training) for module in network.modules()]
     wanted = [(parameter, parameter.requires_grad) for parameter in network.parameters()]
     buffers = [
         (module, name, buffer, buffer.clone())
         for module in network.modules()
         for name, buffer in module.named_buffers(recurse=False)
     ]
-    network.train()
     network.requires_grad_(requires_grad=False)
     try:
-        yield
+        with in_mode(network, training=True):
+            yield
     finally:
-        for module, training in flags:
-            module.training = training
         for parameter, requires_grad in wanted:
             parameter.requires_grad_(requires_grad)
         with torch.no_grad():
@@ -188,14 +182,12 @@ def _sites(topology: Topology, placement: Placement) -> dict[str, list[tuple[Gro
 
 
 def _multiply(scaler: Scaler, name: str, module: nn.Module, sites: list[tuple[Group, Cut]]) -> Callable[..., Tensor]:
-    width, dimension = surgery.width(module, Side.OUT), surgery.channel_dimension(module)
+    width = kinds.width(module, Side.OUT)
 
     def hook(_module: nn.Module, _inputs: Any, output: Tensor) -> Tensor:  # noqa: ANN401 (torch's own signature)
         factors = _row_factors(scaler, sites, width)[_member_of_rows(scaler.member, output, name)]
-        shape = [len(output), *[1] * (output.dim() - 1)]
-        shape[dimension] = width
         # A half-precision network goes on in half precision.
-        return output * factors.to(output.dtype).view(shape)
+        return output * kinds.spread(module, factors.to(output.dtype), output)
 
     return hook
 

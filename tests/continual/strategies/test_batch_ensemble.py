@@ -10,6 +10,7 @@ from torch import nn
 from torch.nn.functional import conv2d, linear
 
 from structured_ensembles.continual.learner.tasks import Task
+from structured_ensembles.continual.strategies._masked import Partial
 from structured_ensembles.continual.strategies.batch_ensemble import (
     BatchEnsemble,
     Factored,
@@ -17,7 +18,6 @@ from structured_ensembles.continual.strategies.batch_ensemble import (
     RankOne,
     multiplied,
 )
-from structured_ensembles.continual.strategies.packnet import Partial
 from structured_ensembles.data.sources import Split, as_float
 from structured_ensembles.errors import NetworkError
 from structured_ensembles.options.choices import Optimiser

@@ -120,7 +120,7 @@ def test_scores_are_spared_from_weight_decay():
 
 
 def test_a_mask_takes_one_bit_a_weight():
-    assert {k: v.nbytes for k, v in packed_masks({"a": torch.ones(3, 7, dtype=torch.bool)}, 2).items()} == {
+    assert {k: v.nbytes for k, v in packed_masks([{"a": torch.ones(3, 7, dtype=torch.bool)}], 2).items()} == {
         "task_2.a": 3  # 21 bits
     }
 

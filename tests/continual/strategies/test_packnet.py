@@ -10,7 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from structured_ensembles.continual.learner.memory import owner_bits, packed
-from structured_ensembles.continual.strategies.packnet import NOBODY, PackNet, Partial, survivors
+from structured_ensembles.continual.strategies._masked import Partial
+from structured_ensembles.continual.strategies.packnet import NOBODY, PackNet, survivors
 from structured_ensembles.data.sources import as_float
 from structured_ensembles.options.choices import Capacity, Optimiser
 from structured_ensembles.options.training import TrainingSettings

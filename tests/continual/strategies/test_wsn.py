@@ -126,7 +126,7 @@ def test_what_is_served_is_enough_to_rebuild_every_task(learner, tiny_stream):
 def test_a_mask_of_half_vgg11_takes_one_bit_a_weight(tiny_settings):
     learner = WSN(lambda: published_half_vgg11((3, 32, 32)), tiny_settings())
     assert learner.memory().total == 0
-    learner.read = ({name: torch.ones_like(learner.weight(name), dtype=torch.bool) for name in learner.weights},)
+    learner.chosen = ({name: torch.ones_like(learner.weight(name), dtype=torch.bool) for name in learner.weights},)
     memory = learner.memory()
     assert (memory.shared, memory.masks) == (4 * 2_304_864, 2_304_864 / 8)
     assert round(memory.masks / 1024) == 281

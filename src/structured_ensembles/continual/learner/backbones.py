@@ -2,28 +2,14 @@
 
 from __future__ import annotations
 
-import copy
-from collections.abc import Callable
-from functools import partial
-from typing import Any, TypeAlias
+from contextlib import ExitStack
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from structured_ensembles.errors import NetworkError, first_line
 from structured_ensembles.networks import NetworkSpec, build, modules
-
-Backbone: TypeAlias = NetworkSpec | Callable[[], nn.Module] | nn.Module
-"""What makes a backbone: a name and its arguments, a factory (a class will do), or one network."""
-
-
-def factory(source: Backbone) -> Callable[[], nn.Module]:
-    """What makes the backbone that a source describes, a new one each time."""
-    if isinstance(source, NetworkSpec):
-        return partial(backbone, source)
-    if isinstance(source, nn.Module):
-        return partial(copy.deepcopy, source)
-    return source
 
 
 def backbone(spec: NetworkSpec) -> nn.Module:
@@ -45,7 +31,7 @@ def backbone(spec: NetworkSpec) -> nn.Module:
             f"{spec.name} does not end in a linear layer that could be taken off: pass a module that gives features "
             "(B, d) or maps (B, C, H, W) instead of its name"
         )
-    network.set_submodule(name, nn.Identity())
+    modules.put(network, name, nn.Identity())
     return network
 
 
@@ -75,15 +61,10 @@ def features_of(network: nn.Module, example: Tensor) -> tuple[int, ...]:
 def _output_layer(network: nn.Module, example: Tensor) -> str | None:
     """The name of the linear layer whose output is what the network returns."""
     outputs: dict[str, Any] = {}
-    hooks = [
-        module.register_forward_hook(lambda _, __, output, name=name: outputs.update({name: output}))
-        for name, module in network.named_modules()
-        if name and isinstance(module, nn.Linear)
-    ]
-    try:
-        with torch.no_grad(), modules.in_mode(network, training=False):
-            result = network(example)
-    finally:
-        for hook in hooks:
-            hook.remove()
+    with torch.no_grad(), modules.in_mode(network, training=False), ExitStack() as hooks:
+        for name, module in network.named_modules():
+            if name and isinstance(module, nn.Linear):
+                hook = module.register_forward_hook(lambda _, __, output, name=name: outputs.update({name: output}))
+                hooks.enter_context(hook)
+        result = network(example)
     return next((name for name, output in outputs.items() if output is result), None)

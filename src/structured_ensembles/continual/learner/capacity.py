@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING
 import torch
 
 from structured_ensembles.channels.extraction import compose
-from structured_ensembles.continual.learner import ownership, seeds
+from structured_ensembles.continual.learner import ownership
 from structured_ensembles.continual.learner.heads import TaskNetwork
+from structured_ensembles.continual.learner.tasks import Part
 from structured_ensembles.errors import SettingsError
 from structured_ensembles.methods.fitting import device
 from structured_ensembles.options.choices import Capacity, Exhausted, Rule, ThresholdOver
@@ -58,10 +59,10 @@ def needed(before: State, head: nn.Module, train: Examples, settings: ContinualS
     chosen, task = settings.search, len(before.tasks)
     network = TaskNetwork(copy.deepcopy(before.backbone), copy.deepcopy(head)).to(device())
     found = Topology(before.groups, len(train.classes))
-    batches = train.batches(chosen.batch_size, derived_seed(seed, seeds.SEARCH, task))
-    scores = search(network, found, batches, 1, chosen, derived_seed(seed, seeds.SEARCH, task, 1)).scores
-    batches = train.batches(chosen.batch_size, derived_seed(seed, seeds.RANK, task))
-    ranked = derived_seed(seed, seeds.RANK, task, 1)
+    batches = train.batches(chosen.batch_size, derived_seed(seed, Part.SEARCH, task))
+    scores = search(network, found, batches, 1, chosen, derived_seed(seed, Part.SEARCH, task, 1)).scores
+    batches = train.batches(chosen.batch_size, derived_seed(seed, Part.RANK, task))
+    ranked = derived_seed(seed, Part.RANK, task, 1)
     return rank(network, found, batches, scores, chosen.placement, settings.reduce, ranked, settings.rank_batches)
 
 

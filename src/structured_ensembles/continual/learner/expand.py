@@ -13,13 +13,11 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch.nn.modules.conv import _ConvNd
 
-from structured_ensembles.channels import surgery
+from structured_ensembles.channels import kinds, surgery
 from structured_ensembles.continual.learner import ownership
 from structured_ensembles.continual.learner.heads import TaskNetwork
 from structured_ensembles.continual.learner.state import State, whole, widths_of
-from structured_ensembles.continual.learner.units import OWNED
 from structured_ensembles.errors import NetworkError, first_line
 from structured_ensembles.options.choices import Capacity, CrossBlock
 from structured_ensembles.seeding import seeded
@@ -104,7 +102,7 @@ def _places(network: nn.Module, groups: Sequence[Group], widths: Mapping[str, in
     added: dict[Site, Tensor] = {}
     for group in groups:
         for cut in group.cuts:
-            width = surgery.width(network.get_submodule(cut.module), cut.side)
+            width = kinds.width(network.get_submodule(cut.module), cut.side)
             before = added.setdefault((cut.module, cut.side), torch.zeros(width + 1, dtype=torch.int64))
             before[cut.offset + group.channels * cut.repeat] += (widths[group.name] - group.channels) * cut.repeat
     return {
@@ -148,22 +146,22 @@ def _rows(name: str, places: Mapping[Site, Place], width: int) -> Tensor:
 
 def _widen(module: nn.Module, rows: Place | None, columns: Place | None) -> None:
     """Give a module new positions, initialised as by torch; it is changed in place."""
-    before = {**dict(module.named_parameters(recurse=False)), **dict(module.named_buffers(recurse=False))}
-    _resize(module, rows, columns)
+    read = kinds.tensors(module, Side.IN)
+    before = {name: getattr(module, name) for name in kinds.tensors(module, Side.OUT)}
+    before = {name: tensor for name, tensor in before.items() if tensor is not None}
+    for side, place in ((Side.OUT, rows), (Side.IN, columns)):
+        if place:
+            kinds.resize(module, side, place.width)
     for name, tensor in before.items():
-        if name in OWNED:
-            shape = [rows.width if rows else tensor.shape[0], *tensor.shape[1:]]
-            if columns and name == "weight":
-                shape[1] = columns.width
-            _set(module, name, tensor.new_empty(shape))
+        shape = [rows.width if rows else tensor.shape[0], *tensor.shape[1:]]
+        if columns and name in read:
+            shape[1] = columns.width
+        _set(module, name, tensor.new_empty(shape))
     module.reset_parameters()  # type: ignore[operator]  # every layer that can be cut has it
     for name, tensor in before.items():
         here = getattr(module, name)
-        if name not in OWNED:
-            here.copy_(tensor)  # a counter, which was reset with the rest
-            continue
         row = rows.old if rows else torch.arange(tensor.shape[0])
-        if columns and name == "weight":
+        if columns and name in read:
             here[row[:, None], columns.old] = tensor
         else:
             here[row] = tensor
@@ -175,26 +173,6 @@ def _set(module: nn.Module, name: str, tensor: Tensor) -> None:
     if isinstance(there, nn.Parameter):
         tensor = nn.Parameter(tensor, requires_grad=there.requires_grad)
     setattr(module, name, tensor)
-
-
-def _resize(module: nn.Module, rows: Place | None, columns: Place | None) -> None:
-    """Tell a module how wide it is."""
-    if isinstance(module, _ConvNd):
-        if rows:
-            each, read = module.out_channels // module.groups, module.in_channels // module.groups
-            if module.groups > 1:
-                module.groups = rows.width // each
-                module.in_channels = module.groups * read
-            module.out_channels = rows.width
-        if columns:
-            module.in_channels = columns.width
-    elif isinstance(module, nn.Linear):
-        module.out_features = rows.width if rows else module.out_features
-        module.in_features = columns.width if columns else module.in_features
-    elif rows and isinstance(module, nn.PReLU):
-        module.num_parameters = rows.width
-    elif rows:
-        module.num_features = rows.width  # type: ignore[assignment]  # of a normalisation
 
 
 def _cut_off(state: State, network: TaskNetwork) -> None:

@@ -8,15 +8,15 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import batch_norm
-from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.hooks import RemovableHandle
 
+from structured_ensembles.channels.kinds import BatchNorm
 from structured_ensembles.continual.learner.ownership import of_backbone, tensors
 
 if TYPE_CHECKING:
@@ -61,16 +61,11 @@ def normalised_as_stored(network: nn.Module, masks: Masks) -> Iterator[None]:
         network: A task network; its statistics of now are what is used.
         masks: By name of its tensors.
     """
-    hooks = [
-        module.register_forward_hook(_keeping(module, masks[f"{name}.running_mean"]))
-        for name, module in network.named_modules()
-        if isinstance(module, _BatchNorm) and f"{name}.running_mean" in masks
-    ]
-    try:
+    with ExitStack() as hooks:
+        for name, module in network.named_modules():
+            if isinstance(module, BatchNorm) and f"{name}.running_mean" in masks:
+                hooks.enter_context(module.register_forward_hook(_keeping(module, masks[f"{name}.running_mean"])))
         yield
-    finally:
-        for hook in hooks:
-            hook.remove()
 
 
 def merged(into: nn.Module, trained: nn.Module, masks: Masks) -> None:
@@ -124,10 +119,10 @@ def _write(tensor: Tensor, values: Tensor) -> None:
     tensor.data.copy_(values)
 
 
-def _keeping(norm: _BatchNorm, own: Tensor) -> Callable[..., Tensor | None]:
+def _keeping(norm: BatchNorm, own: Tensor) -> Callable[..., Tensor | None]:
     mean, variance = _copy(norm.running_mean), _copy(norm.running_var)
 
-    def keep(module: _BatchNorm, inputs: tuple[Tensor, ...], output: Tensor) -> Tensor | None:
+    def keep(module: BatchNorm, inputs: tuple[Tensor, ...], output: Tensor) -> Tensor | None:
         if not module.training:
             return None
         shape = (1, -1, *[1] * (output.dim() - 2))
@@ -140,7 +135,7 @@ def _keeping(norm: _BatchNorm, own: Tensor) -> Callable[..., Tensor | None]:
     return keep
 
 
-def _like(statistics: Tensor, norm: _BatchNorm) -> Tensor:
+def _like(statistics: Tensor, norm: BatchNorm) -> Tensor:
     return statistics if norm.running_mean is None else statistics.to(norm.running_mean)
 
 

@@ -20,13 +20,14 @@ from torch import Tensor, nn
 from structured_ensembles.channels import surgery
 from structured_ensembles.continual.learner import ownership
 from structured_ensembles.continual.learner.heads import TaskNetwork
-from structured_ensembles.continual.learner.profile import Profile
-from structured_ensembles.continual.learner.state import State, whole
+from structured_ensembles.continual.learner.state import Profile, State, whole
 from structured_ensembles.options.choices import CrossBlock, Per, Score
 from structured_ensembles.prediction.temperature import fit_temperature
 from structured_ensembles.prediction.uncertainty import entropy, predict_from_logits
 from structured_ensembles.seeding import seeded
-from structured_ensembles.types import Prediction, Side
+
+if TYPE_CHECKING:
+    from structured_ensembles.types import Prediction
 
 if TYPE_CHECKING:
     from structured_ensembles.data.examples import Examples
@@ -180,20 +181,12 @@ def _features(state: State, task: int, inputs: Tensor) -> Tensor:
 def _answer(state: State, task: int, features: Tensor) -> Answer:
     """A task's answer to features of all channels, of which it reads its own."""
     network = TaskNetwork(state.backbone, state.heads[task])
-    owners = ownership.active(state.owners, task)
-    reads = {
-        module: mask
-        for (module, side), mask in surgery.kept_positions(network, state.groups, owners).items()
-        if module.startswith(_HEAD) and side is Side.IN
-    }
-    own = _channels(reads, features.shape[1])
+    active = ownership.active(state.owners, task)
+    own = _channels(ownership.read_by_head(network, state.groups, active), features.shape[1])
     # `where`, not a product: zero times infinity is not zero.
     gated = features.where(own.view(1, -1, *[1] * (features.dim() - 2)), torch.zeros_like(features))
     pooled = features.flatten(2).mean(dim=2) if features.dim() > 2 else features
     return Answer(pooled[:, own], network.head(gated))
-
-
-_HEAD = "head."
 
 
 def _channels(reads: dict[str, Tensor], channels: int) -> Tensor:

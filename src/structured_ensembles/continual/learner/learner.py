@@ -18,25 +18,17 @@ from torch import Tensor, nn
 
 from structured_ensembles.channels.extraction import extract
 from structured_ensembles.continual.learner import attempt as attempts
-from structured_ensembles.continual.learner import (
-    capacity,
-    expand,
-    inference,
-    lesson,
-    ownership,
-    seeds,
-    state,
-    store,
-    units,
-)
-from structured_ensembles.continual.learner.backbones import factory, features_of
+from structured_ensembles.continual.learner import capacity, expand, inference, lesson, ownership, state, store, units
+from structured_ensembles.continual.learner.backbones import backbone as without_output
+from structured_ensembles.continual.learner.backbones import features_of
 from structured_ensembles.continual.learner.heads import TaskNetwork, make_head
 from structured_ensembles.continual.learner.memory import Memory, measured
-from structured_ensembles.continual.learner.tasks import check_number
+from structured_ensembles.continual.learner.tasks import Part, check_number
 from structured_ensembles.data.batches import refuse_repeats
 from structured_ensembles.errors import NetworkError, SettingsError
 from structured_ensembles.files.marks import mark
-from structured_ensembles.networks import NetworkSpec
+from structured_ensembles.networks import Given, NetworkSpec
+from structured_ensembles.networks.given import architecture
 from structured_ensembles.networks.modules import draw
 from structured_ensembles.networks.stored import check_initialised, check_stored
 from structured_ensembles.options.choices import Capacity, Exhausted, Per, Score
@@ -50,7 +42,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from structured_ensembles.continual.learner.attempt import Attempt
-    from structured_ensembles.continual.learner.backbones import Backbone
     from structured_ensembles.continual.learner.inference import Inferred
     from structured_ensembles.continual.learner.lesson import Classes, Lesson
     from structured_ensembles.continual.learner.memory import Served
@@ -90,7 +81,7 @@ class ContinualLearner:
 
     def __init__(
         self,
-        backbone: Backbone,
+        backbone: Given,
         *,
         settings: ContinualSettings | None = None,
         seed: int = 0,
@@ -98,8 +89,8 @@ class ContinualLearner:
     ) -> None:
         self._settings = settings or preset()
         self.seed = operator.index(seed)
-        self._make = factory(backbone)
-        network = draw(self._make, derived_seed(self.seed, seeds.BACKBONE, 0))
+        self._make = architecture(backbone, without_output)
+        network = draw(self._make, derived_seed(self.seed, Part.BACKBONE, 0))
         if not isinstance(network, nn.Module):
             raise NetworkError(f"the backbone is a {type(network).__name__}: it must be an nn.Module")
         self.state: State = state.State(network.cpu())
@@ -315,7 +306,7 @@ class ContinualLearner:
         store.write(Path(path), self.state, self.settings, self.seed, network=self._spec, notices=self.notices)
 
     @staticmethod
-    def load(path: str | Path, backbone: Backbone | None = None) -> ContinualLearner:
+    def load(path: str | Path, backbone: Given | None = None) -> ContinualLearner:
         """Read a stream back, to answer and to learn more; nothing in the file is run.
 
         Args:
@@ -352,7 +343,7 @@ class ContinualLearner:
     def _split(self, train: Source, taught: Lesson) -> tuple[Examples, Examples]:
         """What is trained on, and what is held out of it to choose the best epoch."""
         refuse_repeats(train)
-        return taught.examples.split(self.settings.held_out, derived_seed(self.seed, seeds.SPLIT, self._next))
+        return taught.examples.split(self.settings.held_out, derived_seed(self.seed, Part.SPLIT, self._next))
 
     def _prepared(self, taught: Lesson) -> tuple[State, nn.Module]:
         """The state with its groups known, and a fresh head for the task."""
@@ -367,14 +358,14 @@ class ContinualLearner:
         if capacity.exhausted(before.owners):
             capacity.refuse_exhausted(self.settings, taught.name, self._next)
             if self.settings.exhausted is Exhausted.EXPAND:
-                before = expand.expanded(before, self.settings, derived_seed(self.seed, seeds.GROW, self._next))
+                before = expand.expanded(before, self.settings, derived_seed(self.seed, Part.GROW, self._next))
         features = features_of(before.backbone, taught.inputs)
-        seed = derived_seed(self.seed, seeds.HEAD, self._next)
+        seed = derived_seed(self.seed, Part.HEAD, self._next)
         return before, make_head(self.settings.head, features, len(taught.examples.classes), seed)
 
     def _trained(self, begun: Attempt, taught: Lesson, parts: tuple[Examples, Examples], folder: Path | None) -> State:
         attempts.claim(folder, begun)
-        seed = derived_seed(self.seed, seeds.TRAIN, begun.task)
+        seed = derived_seed(self.seed, Part.TRAIN, begun.task)
         with attempts.held(begun, begun.network):
             trained = train_network(
                 begun.network,

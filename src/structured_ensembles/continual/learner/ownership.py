@@ -9,18 +9,15 @@ Shapes: C channels of one group; R rows and J columns of a weight.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, NamedTuple, TypeAlias
+from typing import NamedTuple, TypeAlias
 
 import torch
 from torch import Tensor, nn
 
-from structured_ensembles.channels import surgery
-from structured_ensembles.continual.learner.units import BACKBONE, OWNED
+from structured_ensembles.channels import kinds, surgery
+from structured_ensembles.continual.learner.units import BACKBONE
 from structured_ensembles.options.choices import CrossBlock, Norms
 from structured_ensembles.types import Channels, Group, Side
-
-if TYPE_CHECKING:
-    from structured_ensembles.channels.surgery import Site
 
 Owners: TypeAlias = Mapping[str, Tensor]
 """By group, the task that owns each channel, or `NOBODY`: (C,), int64."""
@@ -38,6 +35,12 @@ class Ends(NamedTuple):
 
     row: Tensor
     column: Tensor
+
+
+def read_by_head(network: nn.Module, groups: Sequence[Group], channels: Channels) -> dict[str, Tensor]:
+    """By module of a task network's head that reads channels of the backbone, the positions of these ones: bool."""
+    kept = surgery.kept_positions(network, groups, channels)
+    return {name: mask for (name, side), mask in kept.items() if side is Side.IN and not name.startswith(BACKBONE)}
 
 
 def unowned(groups: Sequence[Group]) -> dict[str, Tensor]:
@@ -79,42 +82,28 @@ def of_backbone(backbone: nn.Module) -> dict[str, Tensor]:
 
 def norm_tensors(network: nn.Module) -> dict[str, Tensor]:
     """The parameters and statistics of the normalisation layers of a task network's backbone."""
-    norms = {name for name, module in network.named_modules() if surgery.is_norm(module)}
-    return {
-        name: tensor
-        for name, tensor in tensors(network).items()
-        if name.rpartition(".")[0] in norms and name.rpartition(".")[2] in OWNED
-    }
+    norms = {name: module for name, module in network.named_modules() if kinds.is_norm(module)}
+    names = {f"{name}.{leaf}" for name, module in norms.items() for leaf in kinds.tensors(module, Side.OUT)}
+    return {name: tensor for name, tensor in tensors(network).items() if name in names}
 
 
 def ends(network: nn.Module, groups: Sequence[Group], owners: Owners) -> dict[str, Ends]:
     """Who owns the entries of each tensor of the backbone that has channels; the other tensors never change."""
-    sites = _sites(network, groups, owners)
+    sites = surgery.laid_out(network, groups, owners, 0)
     found = {}
     for name, tensor in tensors(network).items():
         module_name, _, leaf = name.rpartition(".")
         module = network.get_submodule(module_name)
-        if leaf not in OWNED or not surgery.can_cut(module):
+        if leaf not in kinds.tensors(module, Side.OUT):
             continue
         row = sites[module_name, Side.OUT].view(-1, *[1] * (tensor.dim() - 1))
         column = row
         # The channels that a grouped convolution reads are tied to those that it makes.
-        if leaf == "weight" and surgery.is_layer(module) and not surgery.is_grouped(module):
+        if kinds.has_inputs(module) and leaf in kinds.tensors(module, Side.IN):
             reads = sites.get((module_name, Side.IN), torch.zeros(tensor.shape[1], dtype=torch.int64))
             column = reads.view(1, -1, *[1] * (tensor.dim() - 2))
         found[name] = Ends(row, column)
     return found
-
-
-def _sites(network: nn.Module, groups: Sequence[Group], owners: Owners) -> dict[Site, Tensor]:
-    """The owners of all positions of every dimension that groups occupy."""
-    sites: dict[Site, Tensor] = {}
-    for group in groups:
-        for cut in group.cuts:
-            width = surgery.width(network.get_submodule(cut.module), cut.side)
-            owner = sites.setdefault((cut.module, cut.side), torch.zeros(width, dtype=torch.int64))
-            owner[cut.offset : cut.offset + group.channels * cut.repeat] = surgery.positions(cut, owners[group.name])
-    return sites
 
 
 def used(of: Ends, task: int) -> Tensor:

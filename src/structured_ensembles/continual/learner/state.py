@@ -13,22 +13,43 @@ from typing import TYPE_CHECKING, NamedTuple, cast
 import torch
 from torch import Tensor, nn
 
-from structured_ensembles.channels import surgery
+from structured_ensembles.channels import kinds, surgery
 from structured_ensembles.continual.learner import ownership
 from structured_ensembles.continual.learner.heads import TaskNetwork
 from structured_ensembles.continual.learner.memory import owner_bits, packed
-from structured_ensembles.continual.learner.units import BACKBONE, COUNTER
+from structured_ensembles.continual.learner.units import BACKBONE
 from structured_ensembles.errors import NetworkError
 from structured_ensembles.networks import modules
-from structured_ensembles.types import Group, Side
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
     from structured_ensembles.continual.learner.memory import Served
     from structured_ensembles.continual.learner.ownership import Owners
-    from structured_ensembles.continual.learner.profile import Profile
     from structured_ensembles.options.choices import CrossBlock
+    from structured_ensembles.types import Group
+
+
+@dataclass(frozen=True, eq=False)
+class Profile:
+    """What the examples of a task look like to its own network, so that inputs without a task id can be told its own.
+
+    Attributes:
+        temperature: That calibrates its head on held-out examples.
+        means: (K, d), mean features of the classes that had examples.
+        precision: (d, d), inverse of the covariance that the classes share.
+        usual: (4, 2), mean and standard deviation of every `Score` on held-out examples.
+    """
+
+    temperature: float
+    means: Tensor
+    precision: Tensor
+    usual: Tensor
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes that answers without a task id need beside those of `Memory`."""
+        return 8 + self.means.nbytes + self.precision.nbytes + self.usual.nbytes
 
 
 @dataclass(frozen=True, eq=False)
@@ -226,7 +247,7 @@ def served(state: State, rule: CrossBlock) -> Served:
             part = "normalisation" if name in norms else "shared"
             parts[part][name] = _chosen(tensor, ownership.stored(ends[name], rule))
     fixed = {BACKBONE + name: tensor for name, tensor in network.backbone.state_dict().items()}
-    parts["shared"] |= {name: fixed[name] for name in fixed if name not in ends and not name.endswith(COUNTER)}
+    parts["shared"] |= {name: fixed[name] for name in fixed if name not in ends and not name.endswith(kinds.COUNTER)}
     for task, own in enumerate(state.norms):
         for name, tensor in own.items():
             parts["normalisation"][f"{task}.{name}"] = _chosen(tensor, ownership.used(ends[name], task))
@@ -239,9 +260,8 @@ def served(state: State, rule: CrossBlock) -> Served:
 def _head(state: State, network: nn.Module, task: int) -> dict[str, Tensor]:
     """The tensors of a head, without the weights that read channels which its task does not use."""
     tensors = {name: tensor.detach() for name, tensor in state.heads[task].state_dict().items()}
-    kept = surgery.kept_positions(network, state.groups, ownership.active(state.owners, task))
-    for (module, side), mask in kept.items():
+    active = ownership.active(state.owners, task)
+    for module, mask in ownership.read_by_head(network, state.groups, active).items():
         name = f"{module.removeprefix('head.')}.weight"
-        if module.startswith("head.") and side is Side.IN:
-            tensors[name] = tensors[name][:, mask]
+        tensors[name] = tensors[name][:, mask]
     return tensors

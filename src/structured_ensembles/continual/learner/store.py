@@ -21,16 +21,15 @@ from torch import Tensor, nn
 
 from structured_ensembles.artefact.restoring import differences, in_proportion
 from structured_ensembles.continual.learner import ownership, units
-from structured_ensembles.continual.learner.backbones import Backbone, features_of
+from structured_ensembles.continual.learner.backbones import features_of
 from structured_ensembles.continual.learner.expand import widened
 from structured_ensembles.continual.learner.heads import TaskNetwork, make_head
-from structured_ensembles.continual.learner.profile import Profile
-from structured_ensembles.continual.learner.state import State, TaskRecord, answers, widths_of
+from structured_ensembles.continual.learner.state import Profile, State, TaskRecord, answers, widths_of
 from structured_ensembles.errors import ArtefactError, SettingsError, StructensError
 from structured_ensembles.files.plain import compact, is_a, object_of, parsed, require
 from structured_ensembles.files.sealed import LENGTH, beginning, metadata, reading, writing
 from structured_ensembles.files.whole import write_whole
-from structured_ensembles.networks import NetworkSpec
+from structured_ensembles.networks import Given, NetworkSpec
 from structured_ensembles.options.choices import Norms, Score
 from structured_ensembles.options.streams import ContinualSettings, from_json
 
@@ -129,11 +128,8 @@ def _task_record(state: State, task: int) -> dict[str, Any]:
 
 def _tensors(state: State) -> dict[str, Tensor]:
     """Everything that is no text."""
-    tensors = {f"backbone.{name}": tensor for name, tensor in state.backbone.state_dict().items()}
-    tensors |= {f"owners.{name}": owner for name, owner in state.owners.items()}
+    tensors = _of_network(state, state.norms)
     for task, record in enumerate(state.tasks):
-        tensors |= {f"heads.{task}.{name}": tensor for name, tensor in state.heads[task].state_dict().items()}
-        tensors |= {f"norms.{task}.{name}": tensor for name, tensor in state.norms[task].items()}
         tensors |= {f"tasks.{task}.inputs": record.inputs, f"tasks.{task}.logits": record.logits}
         if record.profile is not None:
             tensors |= {f"tasks.{task}.{name}": getattr(record.profile, name) for name in _PROFILE}
@@ -141,6 +137,16 @@ def _tensors(state: State) -> dict[str, Tensor]:
 
 
 _PROFILE = ("means", "precision", "usual")
+
+
+def _of_network(state: State, norms: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:
+    """The tensors of the backbone, the owners, the heads and the tasks' own normalisations."""
+    tensors = {f"backbone.{name}": tensor for name, tensor in state.backbone.state_dict().items()}
+    tensors |= {f"owners.{name}": owner for name, owner in state.owners.items()}
+    for task, (head, own) in enumerate(zip(state.heads, norms, strict=True)):
+        tensors |= {f"heads.{task}.{name}": tensor for name, tensor in head.state_dict().items()}
+        tensors |= {f"norms.{task}.{name}": tensor for name, tensor in own.items()}
+    return tensors
 
 
 def _digest(record: object, tensors: Mapping[str, Tensor]) -> str:
@@ -230,7 +236,7 @@ def bounded(file: File) -> Iterator[None]:
 
 
 @contextmanager
-def source(file: File, given: Backbone | None) -> Iterator[Backbone]:
+def source(file: File, given: Given | None) -> Iterator[Given]:
     """Within the block, what the backbone is built from: what is given, or else what the file says.
 
     Raises:
@@ -355,14 +361,10 @@ _OTHER = "the stream was learned with another backbone"
 
 def _misfits(file: File, state: State, records: tuple[TaskRecord, ...]) -> Iterator[str]:
     """Tensors that are not what the state has in their places, one line each."""
-    expected: dict[str, object] = {f"backbone.{name}": value for name, value in state.backbone.state_dict().items()}
-    expected |= {f"owners.{name}": owner for name, owner in state.owners.items()}
     own: Mapping[str, Tensor] = {}
     if file.settings.norms is Norms.TASK:
         own = ownership.norm_tensors(TaskNetwork(state.backbone, nn.Identity()))
-    for number in range(len(records)):
-        expected |= {f"heads.{number}.{name}": value for name, value in state.heads[number].state_dict().items()}
-        expected |= {f"norms.{number}.{name}": value for name, value in own.items()}
+    expected = _of_network(state, [own] * len(records))
     yield from differences(expected, {name: value for name, value in file.tensors.items() if name[:6] != "tasks."})
     for name in state.owners:
         owner = file.tensors[f"owners.{name}"]

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import operator
 from dataclasses import dataclass
+from enum import IntEnum
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -28,6 +29,15 @@ if TYPE_CHECKING:
 
 _CHUNK = 1024
 _MOST_NAMED = 3
+
+
+class Part(IntEnum):
+    """What of a stream has seeds of its own: ``derived_seed(seed, PART, task)``.
+
+    Every strategy has the first three; each numbers what it alone has from 3 on, as the structured learner does here.
+    """
+
+    BACKBONE, HEAD, TRAIN, SPLIT, SEARCH, RANK, GROW = range(7)
 
 
 @dataclass(frozen=True, eq=False)

@@ -12,9 +12,8 @@ from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _BatchNorm
 
-from structured_ensembles.channels import surgery, topology
+from structured_ensembles.channels import kinds, surgery, topology
 from structured_ensembles.continual.learner.backbones import features_of
 from structured_ensembles.continual.learner.heads import TaskNetwork, probe_head
 from structured_ensembles.errors import NetworkError
@@ -29,12 +28,6 @@ if TYPE_CHECKING:
 
 BACKBONE = "backbone."
 """How the names of a backbone's parts begin in a `TaskNetwork`."""
-
-OWNED = ("weight", "bias", "running_mean", "running_var")
-"""Tensors of a module that can have one row a channel."""
-
-COUNTER = "num_batches_tracked"
-"""How the names of buffers end that predict nothing."""
 
 _MOST_NAMED = 3
 
@@ -56,7 +49,7 @@ def find(backbone: nn.Module, kind: HeadKind, example: Tensor, seconds: float = 
             the task that owns it.
     """
     features = features_of(backbone, example)
-    if surgery.is_layer(backbone):
+    if kinds.is_layer(backbone):
         raise NetworkError(
             f"the backbone is one {type(backbone).__name__} layer by itself: put it into an nn.Sequential"
         )
@@ -85,7 +78,7 @@ def _unsound(name: str, module: nn.Module) -> str | None:
     """Why a normalisation layer cannot be kept for the tasks that own its channels."""
     if isinstance(module, nn.SyncBatchNorm):
         return f"layer {name!r} (SyncBatchNorm) normalises over processes: use BatchNorm"
-    if not isinstance(module, _BatchNorm):
+    if not isinstance(module, kinds.BatchNorm):
         return None
     if module.running_mean is None:
         return f"layer {name!r} keeps no running statistics, so that an answer depends on its batch: keep them"
@@ -96,14 +89,15 @@ def _unsound(name: str, module: nn.Module) -> str | None:
 
 def _uncovered(network: TaskNetwork, groups: Sequence[Group]) -> Iterator[str]:
     """The parts of the backbone that hold something which belongs to no channel."""
-    covered = _covered(network, groups)
+    own = {group.name: torch.ones(group.channels, dtype=torch.bool) for group in groups}
+    covered = surgery.laid_out(network, groups, own, False)
     for name, module in network.backbone.named_modules():
         tensors = dict(module.named_parameters(recurse=False))
-        if surgery.is_norm(module):
+        if kinds.is_norm(module):
             tensors |= {key: value for key, value in module.named_buffers(recurse=False) if value.dim()}
-        whole = bool(covered.get(BACKBONE + name, torch.zeros(1)).all())
+        whole = bool(covered.get((BACKBONE + name, Side.OUT), torch.zeros(1)).all())
         for key in tensors:
-            if not whole or key not in OWNED:
+            if not whole or key not in kinds.tensors(module, Side.OUT):
                 place = f"{name!r} ({type(module).__name__})" if name else f"the backbone itself ({key})"
                 yield f"{key} of {place} is no task's own"
                 break
@@ -121,17 +115,5 @@ def _moving(backbone: nn.Module, example: Tensor) -> Iterator[str]:
     for name, buffer in moved.named_buffers():
         place, _, key = name.rpartition(".")
         module = moved.get_submodule(place)
-        if not surgery.is_norm(module) and not torch.equal(buffer, before[name]):
+        if not kinds.is_norm(module) and not torch.equal(buffer, before[name]):
             yield f"{key} of {place!r} ({type(module).__name__}) changes in training and is no task's own"
-
-
-def _covered(network: TaskNetwork, groups: Sequence[Group]) -> dict[str, Tensor]:
-    """By module, which of its output positions belong to a group."""
-    covered: dict[str, Tensor] = {}
-    for group in groups:
-        for cut in group.cuts:
-            if cut.side is Side.OUT:
-                width = surgery.width(network.get_submodule(cut.module), Side.OUT)
-                flags = covered.setdefault(cut.module, torch.zeros(width, dtype=torch.bool))
-                flags[cut.offset : cut.offset + group.channels * cut.repeat] = True
-    return covered

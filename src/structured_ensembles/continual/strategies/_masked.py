@@ -7,21 +7,20 @@ be trained (biases, normalisation layers) is small, and private to each task.
 from __future__ import annotations
 
 import copy
-from abc import abstractmethod
 from typing import TYPE_CHECKING, ClassVar
 
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
+from structured_ensembles.channels import kinds
 from structured_ensembles.continual.learner.heads import TaskNetwork
 from structured_ensembles.continual.learner.memory import packed
-from structured_ensembles.continual.learner.units import COUNTER
-from structured_ensembles.continual.strategies.base import SharedBackbone, is_norm, served_heads
+from structured_ensembles.continual.strategies.base import SharedBackbone, norm_names, served_heads
 from structured_ensembles.errors import NetworkError, SettingsError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Mapping, Sequence
     from pathlib import Path
 
     from structured_ensembles.continual.learner.memory import Served
@@ -45,6 +44,7 @@ class Masked(SharedBackbone):
     """
 
     forgets: ClassVar[bool] = False
+    private: tuple[dict[str, Tensor], ...] = ()
 
     def __init__(self, backbone: Architecture, settings: ContinualSettings, seed: int = 0) -> None:
         super().__init__(backbone, settings, seed)
@@ -52,11 +52,10 @@ class Masked(SharedBackbone):
         if not self.weights:
             raise NetworkError(f"{self.name} masks matrices and kernels that are trained, and the backbone has none")
         self.private_names = private_names(self.shared, self.weights)
-        self.private: tuple[dict[str, Tensor], ...] = ()
 
-    @abstractmethod
-    def masks(self, task: int) -> Mapping[str, Tensor]:
-        """By weight, the entries that a learned task reads, bool; the others are zero to it."""
+    def masks(self, task: int) -> Mapping[str, Tensor]:  # noqa: ARG002 (alike for all tasks, unless a strategy masks)
+        """By weight, the entries that a learned task reads, bool, all of them here; the others are zero to it."""
+        return {name: torch.ones_like(self.weight(name), dtype=torch.bool) for name in self.weights}
 
     def weight(self, name: str) -> Tensor:
         """A shared weight, without its history."""
@@ -87,17 +86,26 @@ class Masked(SharedBackbone):
         return TaskNetwork(filled(self.shared, {**self.read_by(task), **self.private[task]}), self.heads[task])
 
     def served(self) -> Served:
-        """Everything but weights and masks: what never changes once, what is private for each task, and heads."""
+        """Weights and masks as they are stored, what never changes once, what is private for each task, and heads."""
         own = {name for name in self.private_names if not self._alike(name)}
         constant = {name: tensor for name, tensor in _tensors(self.shared).items() if name not in {*self.weights, *own}}
         parts = {"constant": constant}
         for number, private in enumerate(self.private):
             parts[f"task_{number}"] = {name: tensor for name, tensor in private.items() if name in own}
         return {
-            "shared": self._flat(parts, of_norms=False),
+            "shared": {**self._flat(parts, of_norms=False), **self.stored_weights()},
             "normalisation": self._flat(parts, of_norms=True),
+            "masks": self.stored_masks(),
             "heads": served_heads(self.heads),
         }
+
+    def stored_weights(self) -> dict[str, Tensor]:
+        """What is stored of the weights, by any names: here all of them."""
+        return {name: self.weight(name) for name in self.weights}
+
+    def stored_masks(self) -> dict[str, Tensor]:
+        """What is stored to tell which entries tasks read, packed: here nothing."""
+        return {}
 
     def _alike(self, name: str) -> bool:
         """Whether it is a buffer that no task has changed."""
@@ -107,13 +115,49 @@ class Masked(SharedBackbone):
         return all(torch.equal(private[name], fixed) for private in self.private)
 
     def _flat(self, parts: Mapping[str, Mapping[str, Tensor]], *, of_norms: bool) -> dict[str, Tensor]:
-        norms = {name for name, module in self.shared.named_modules() if is_norm(module)}
+        norms = norm_names(self.shared)
         return {
             f"{part}.{name}": tensor
             for part, tensors in parts.items()
             for name, tensor in tensors.items()
-            if (name.rpartition(".")[0] in norms) is of_norms
+            if (name in norms) is of_norms
         }
+
+
+class Choosing(Masked):
+    """A strategy in which each task chooses the same share of every weight tensor to read.
+
+    Args:
+        backbone: As for every `Strategy`.
+        settings: As for every `Strategy`.
+        seed: As for every `Strategy`.
+        keep: The share, in (0, 1].
+
+    Attributes:
+        chosen: By task and weight, the entries that it reads, bool.
+
+    Raises:
+        NetworkError: The backbone has no weights.
+        SettingsError: ``keep`` is outside its limits.
+    """
+
+    chosen: tuple[Mapping[str, Tensor], ...] = ()
+
+    def __init__(
+        self, backbone: Architecture, settings: ContinualSettings, seed: int = 0, *, keep: float = 0.5
+    ) -> None:
+        super().__init__(backbone, settings, seed)
+        if not 0 < keep <= 1:
+            raise SettingsError(f"keep {keep} is outside (0, 1]: 0.5 lets a task read half of the weights")
+        self.keep = keep
+
+    def masks(self, task: int) -> Mapping[str, Tensor]:
+        """By weight, the entries that the task has chosen."""
+        return self.chosen[task]
+
+    def stored_masks(self) -> dict[str, Tensor]:
+        """One bit for each weight and task."""
+        return packed_masks(self.chosen)
 
 
 class Reweighted(nn.Module):
@@ -176,19 +220,29 @@ class Mask(nn.Module):
         return self.choose(self.scores.detach())[1]
 
 
+class Partial(nn.Module):
+    """A weight of which some entries are trained, and the others stay.
+
+    Args:
+        start: The value to begin with; a copy is trained.
+        own: Which entries are trained, bool.
+        others: What the other entries are.
+    """
+
+    def __init__(self, start: Tensor, own: Tensor, others: Tensor) -> None:
+        super().__init__()
+        self.start = nn.Parameter(start.clone())
+        self.register_buffer("own", own)
+        self.register_buffer("others", others)
+
+    def forward(self) -> Tensor:
+        """The weight; whatever an optimiser does to entries that are not its own, nobody sees."""
+        return torch.where(self.get_buffer("own"), self.start, self.get_buffer("others"))
+
+
 def chosen(trained: Reweighted) -> dict[str, Tensor]:
     """By weight, what the masks of a trained network choose."""
     return {name: mask.chosen() for name, mask in trained.made_by.items() if isinstance(mask, Mask)}
-
-
-def check_keep(keep: float) -> None:
-    """Refuse a share of the weights that is none.
-
-    Raises:
-        SettingsError: It is outside (0, 1].
-    """
-    if not 0 < keep <= 1:
-        raise SettingsError(f"keep {keep} is outside (0, 1]: 0.5 lets a task read half of the weights")
 
 
 def largest(values: Tensor, count: int) -> Tensor:
@@ -200,11 +254,11 @@ def largest(values: Tensor, count: int) -> Tensor:
 
 def weight_names(backbone: nn.Module) -> tuple[str, ...]:
     """The parameters that are trained, have two dimensions or more, and are in no normalisation layer."""
-    norms = {name for name, module in backbone.named_modules() if is_norm(module)}
+    norms = norm_names(backbone)
     return tuple(
         name
         for name, parameter in backbone.named_parameters()
-        if parameter.requires_grad and parameter.dim() > 1 and name.rpartition(".")[0] not in norms
+        if parameter.requires_grad and parameter.dim() > 1 and name not in norms
     )
 
 
@@ -223,9 +277,16 @@ def filled(backbone: nn.Module, tensors: Mapping[str, Tensor]) -> nn.Module:
     return result
 
 
-def packed_masks(masks: Mapping[str, Tensor], task: int) -> dict[str, Tensor]:
-    """One bit for each entry of each weight, as they are stored."""
-    return {f"task_{task}.{name}": packed(mask, 1) for name, mask in masks.items()}
+def packed_masks(masks: Sequence[Mapping[str, Tensor]], first: int = 0) -> dict[str, Tensor]:
+    """One bit for each entry of each weight, as they are stored.
+
+    Args:
+        masks: By weight, of several tasks.
+        first: The number of the first of them.
+    """
+    return {
+        f"task_{task}.{name}": packed(mask, 1) for task, own in enumerate(masks, first) for name, mask in own.items()
+    }
 
 
 def _changes(tensor: Tensor) -> bool:
@@ -234,6 +295,6 @@ def _changes(tensor: Tensor) -> bool:
 
 def _tensors(module: nn.Module) -> dict[str, Tensor]:
     """Parameters and buffers that are stored, each once; counters of batches predict nothing."""
-    stored = {name for name in module.state_dict() if not name.endswith(COUNTER)}
+    stored = {name for name in module.state_dict() if not name.endswith(kinds.COUNTER)}
     named = {**dict(module.named_parameters()), **dict(module.named_buffers())}
     return {name: tensor for name, tensor in named.items() if name in stored}

@@ -10,14 +10,12 @@ from typing import TYPE_CHECKING, ClassVar, TypeVar, cast
 import torch
 from torch import nn
 from torch.nn.functional import cross_entropy
-from torch.nn.modules.batchnorm import _NormBase
 
-from structured_ensembles.continual.learner import seeds
+from structured_ensembles.channels import kinds
 from structured_ensembles.continual.learner.backbones import features_of
 from structured_ensembles.continual.learner.heads import TaskNetwork, make_head
 from structured_ensembles.continual.learner.memory import measured
-from structured_ensembles.continual.learner.tasks import check_number, check_shape, check_task
-from structured_ensembles.continual.learner.units import COUNTER
+from structured_ensembles.continual.learner.tasks import Part, check_number, check_shape, check_task
 from structured_ensembles.data.examples import Examples
 from structured_ensembles.errors import DataError
 from structured_ensembles.files.marks import claim
@@ -81,11 +79,11 @@ class Strategy(ABC):
 
     forgets: ClassVar[bool]
     """Whether learning a task may change the answers for earlier ones; where not, they stay the same to the bit."""
+    tasks: tuple[Learned, ...] = ()
 
     def __init__(self, backbone: Architecture, settings: ContinualSettings, seed: int = 0) -> None:
         derived_seed(seed)
         self.backbone, self.settings, self.seed = backbone, settings, seed
-        self.tasks: tuple[Learned, ...] = ()
 
     def learn(self, task: Task, directory: Path | None = None) -> None:
         """Learn one more task: all of it, or, after an error or an interruption, nothing.
@@ -142,13 +140,13 @@ class Strategy(ABC):
 
     def draw_backbone(self, number: int) -> nn.Module:
         """A freshly initialised backbone: number 0 is the same in all strategies of one seed."""
-        return draw(self.backbone, derived_seed(self.seed, seeds.BACKBONE, number))
+        return draw(self.backbone, derived_seed(self.seed, Part.BACKBONE, number))
 
     def make_head(self, backbone: nn.Module, task: Task, number: int) -> nn.Module:
         """The freshly initialised head of a task: the same in all strategies of one seed."""
         example = torch.zeros(2, *task.input_shape)
         features = features_of(backbone, example)
-        return make_head(self.settings.head, features, len(task.classes), derived_seed(self.seed, seeds.HEAD, number))
+        return make_head(self.settings.head, features, len(task.classes), derived_seed(self.seed, Part.HEAD, number))
 
     def train(
         self,
@@ -175,7 +173,7 @@ class Strategy(ABC):
             Examples.of(train),
             Examples.of(held_out),
             settings or self.settings.training,
-            seed=derived_seed(self.seed, seeds.TRAIN, len(self.tasks)),
+            seed=derived_seed(self.seed, Part.TRAIN, len(self.tasks)),
             label=f"{self.name}, task {len(self.tasks) + 1}",
             directory=directory,
             loss=loss,
@@ -193,13 +191,29 @@ class Strategy(ABC):
         return learned
 
 
+def penalised(network: Network, penalty: Callable[[Network], Tensor]) -> Callable[[Tensor, Tensor], Tensor]:
+    """The cross-entropy, plus in training the penalty of whatever copy of a network is running.
+
+    Hooks are copied with the network, and say which one that is.
+    """
+    running = [network]
+    network.register_forward_pre_hook(lambda module, _: running.__setitem__(0, module))
+
+    def loss(logits: Tensor, labels: Tensor) -> Tensor:
+        plain = cross_entropy(logits, labels)
+        return plain + penalty(running[0]) if running[0].training else plain
+
+    return loss
+
+
 class SharedBackbone(Strategy):
     """A strategy whose tasks have one backbone, and each a head of its own, as they are after the last task."""
+
+    heads: tuple[nn.Module, ...] = ()
 
     def __init__(self, backbone: Architecture, settings: ContinualSettings, seed: int = 0) -> None:
         super().__init__(backbone, settings, seed)
         self.shared = self.draw_backbone(0)
-        self.heads: tuple[nn.Module, ...] = ()
 
     def start(self, task: Task) -> TaskNetwork:
         """The network that a task begins with: the backbone as it is, and a fresh head."""
@@ -220,9 +234,8 @@ def served_backbone(backbone: nn.Module, prefix: str = "") -> dict[str, dict[str
         backbone: Any network.
         prefix: Goes before the tensors' names.
     """
-    tensors = {name: value for name, value in backbone.state_dict().items() if not name.endswith(COUNTER)}
-    layers = {name for name, module in backbone.named_modules() if is_norm(module)}
-    norms = {name for name in tensors if name.rpartition(".")[0] in layers}
+    tensors = {name: value for name, value in backbone.state_dict().items() if not name.endswith(kinds.COUNTER)}
+    norms = norm_names(backbone)
     return {
         "shared": {prefix + name: value for name, value in tensors.items() if name not in norms},
         "normalisation": {prefix + name: value for name, value in tensors.items() if name in norms},
@@ -234,9 +247,15 @@ def served_heads(heads: Sequence[nn.Module]) -> dict[str, Tensor]:
     return {f"{number}.{name}": value for number, head in enumerate(heads) for name, value in head.state_dict().items()}
 
 
-def is_norm(module: nn.Module) -> bool:
-    """Whether a module normalises its input with parameters or statistics of its own."""
-    return isinstance(module, (_NormBase, nn.GroupNorm, nn.LayerNorm))
+def norm_names(backbone: nn.Module) -> set[str]:
+    """The names of the parameters and buffers of normalisation layers, those out of which nothing can be cut too."""
+    return {
+        name
+        for prefix, module in backbone.named_modules()
+        if kinds.normalises(module)
+        for tensors in (module.named_parameters, module.named_buffers)
+        for name, _ in tensors(prefix, recurse=False)
+    }
 
 
 def served_examples(splits: Sequence[Split]) -> dict[str, Tensor]:

@@ -10,16 +10,14 @@ from typing import TYPE_CHECKING, ClassVar, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from structured_ensembles.channels import surgery
-from structured_ensembles.continual.strategies._masked import Masked, Reweighted, filled
-from structured_ensembles.continual.strategies.packnet import Partial
+from structured_ensembles.channels import kinds
+from structured_ensembles.continual.strategies._masked import Masked, Partial, Reweighted, filled
 from structured_ensembles.errors import NetworkError
 from structured_ensembles.implicit.rank_one import Layer
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from structured_ensembles.continual.learner.memory import Served
     from structured_ensembles.continual.learner.tasks import Task
     from structured_ensembles.options.streams import ContinualSettings
     from structured_ensembles.types import Architecture
@@ -38,17 +36,17 @@ class BatchEnsemble(Masked):
     """
 
     name: ClassVar[str] = "batch_ensemble"
+    factors: tuple[dict[str, Factors], ...] = ()
 
     def __init__(self, backbone: Architecture, settings: ContinualSettings, seed: int = 0) -> None:
         super().__init__(backbone, settings, seed)
         self.layers = {
-            name: surgery.convolution_groups(module)
+            name: kinds.convolution_groups(module)
             for layer, module in self.shared.named_modules()
             if isinstance(module, Layer) and (name := f"{layer}.weight".lstrip(".")) in self.weights
         }
         if not self.layers:
             raise NetworkError(f"{self.name} multiplies convolutions and linear layers, and the backbone has none")
-        self.factors: tuple[dict[str, Factors], ...] = ()
 
     def _learn(self, task: Task, directory: Path | None) -> None:
         first = torch.tensor(not self.tasks)
@@ -65,29 +63,23 @@ class BatchEnsemble(Masked):
         self.factors = (*self.factors, {name: module.factors() for name, module in own.items()})
         self.remember(trained.network)
 
-    def masks(self, task: int) -> dict[str, Tensor]:  # noqa: ARG002 (alike for all of them)
-        """By weight, what the task reads: everything."""
-        return {name: torch.ones_like(self.weight(name), dtype=torch.bool) for name in self.weights}
-
     def read_by(self, task: int) -> dict[str, Tensor]:
         """The weights as a task reads them: times its factors, if they have any."""
         factors = self.factors[task]
-        weights = {name: self.weight(name) for name in self.weights}
+        weights = super().read_by(task)
         return weights | {
             name: multiplied(weights[name], factors[name], groups) for name, groups in self.layers.items()
         }
 
-    def served(self) -> Served:
-        """All weights once, and for each task its factors and what is private."""
-        rest = super().served()
-        weights = {name: self.weight(name) for name in self.weights} if self.tasks else {}
+    def stored_weights(self) -> dict[str, Tensor]:
+        """All weights once, and for each task its factors."""
         factors = {
             f"task_{number}.{name}.{kind}": vector
             for number, own in enumerate(self.factors)
             for name, pair in own.items()
             for kind, vector in pair._asdict().items()
         }
-        return {**rest, "shared": {**rest["shared"], **weights, **factors}}
+        return {**super().stored_weights(), **factors} if self.tasks else {}
 
 
 class Factors(NamedTuple):

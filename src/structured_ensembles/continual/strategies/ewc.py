@@ -10,16 +10,15 @@ from typing import TYPE_CHECKING, ClassVar
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import cross_entropy
 
-from structured_ensembles.continual.strategies.base import SharedBackbone
+from structured_ensembles.continual.strategies.base import SharedBackbone, penalised
 from structured_ensembles.data.sources.records import as_float
 from structured_ensembles.errors import SettingsError
 from structured_ensembles.networks import modules
 from structured_ensembles.seeding import derived_seed
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Sequence
     from pathlib import Path
 
     from structured_ensembles.continual.learner.heads import TaskNetwork
@@ -54,6 +53,7 @@ class EWC(SharedBackbone):
 
     name: ClassVar[str] = "ewc"
     forgets: ClassVar[bool] = True
+    information: tuple[Tensor, ...] = ()
 
     def __init__(
         self,
@@ -69,13 +69,12 @@ class EWC(SharedBackbone):
         if problems := [message for wrong, message in _limits(strength, decay, examples) if wrong]:
             raise SettingsError("; ".join(problems))
         self.strength, self.decay, self.examples = strength, decay, examples
-        self.information: tuple[Tensor, ...] = ()
 
     def _learn(self, task: Task, directory: Path | None) -> None:
         network = self.start(task)
         if self.information:
             anchored = Anchored(network, self.information)
-            loss = _penalised(anchored, self.strength)
+            loss = penalised(anchored, lambda one: self.strength / 2 * one.distance())
             network = self.train(anchored, task.train, task.held_out, directory, loss=loss).network
         else:
             network = self.train(network, task.train, task.held_out, directory)
@@ -134,18 +133,6 @@ class Anchored(nn.Module):
             for n, parameter in enumerate(_trained(self.network))
         ]
         return torch.stack(terms).sum()
-
-
-def _penalised(network: Anchored, strength: float) -> Callable[[Tensor, Tensor], Tensor]:
-    """The loss of whatever copy of the network is running: hooks are copied with it, and say which one that is."""
-    running = [network]
-    network.register_forward_pre_hook(lambda module, _: running.__setitem__(0, module))
-
-    def loss(logits: Tensor, labels: Tensor) -> Tensor:
-        plain = cross_entropy(logits, labels)
-        return plain + strength / 2 * running[0].distance() if running[0].training else plain
-
-    return loss
 
 
 def fisher(network: TaskNetwork, images: Tensor, seed: int) -> list[Tensor]:

@@ -14,25 +14,22 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import cross_entropy
-from torch.nn.modules.batchnorm import _BatchNorm
 
-from structured_ensembles.channels import surgery
+from structured_ensembles.channels import kinds, surgery
 from structured_ensembles.continual.learner import ownership, units
 from structured_ensembles.continual.learner.heads import TaskNetwork
 from structured_ensembles.continual.learner.memory import packed
-from structured_ensembles.continual.strategies._masked import Masked, Reweighted, filled
-from structured_ensembles.continual.strategies.packnet import Partial
+from structured_ensembles.continual.strategies._masked import Masked, Partial, Reweighted, filled
+from structured_ensembles.continual.strategies.base import penalised
 from structured_ensembles.data.batches import loader
 from structured_ensembles.errors import SettingsError
 from structured_ensembles.seeding import derived_seed
 from structured_ensembles.types import Group, Side
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
     from pathlib import Path
 
-    from structured_ensembles.continual.learner.memory import Served
     from structured_ensembles.continual.learner.tasks import Task
     from structured_ensembles.options.streams import ContinualSettings
     from structured_ensembles.types import Architecture, Cut
@@ -74,6 +71,8 @@ class HAT(Masked):
     """
 
     name: ClassVar[str] = "hat"
+    groups: tuple[Group, ...] = ()
+    open: tuple[Tensor, ...] = ()
 
     def __init__(
         self,
@@ -89,14 +88,12 @@ class HAT(Masked):
         if problems := [message for wrong, message in _limits(strength, steepness, pace) if wrong]:
             raise SettingsError("; ".join(problems))
         self.strength, self.steepness, self.pace = strength, steepness, pace
-        self.groups: tuple[Group, ...] = ()
-        self.open: tuple[Tensor, ...] = ()
 
     def _learn(self, task: Task, directory: Path | None) -> None:
         self.groups = self.groups or self._find(task)
         start, used = self.start(task), self._used()
         network = self._gated(start, used, len(loader(task.train, self.settings.training.batch_size, 0)))
-        loss = _penalised(network, self.strength)
+        loss = penalised(network, lambda gated: self.strength * gated.gates.penalty())
         trained = self.train(network, task.train, task.held_out, directory, loss=loss)
         self.open = (*self.open, trained.opened())
         # The trained network has hooks; what is kept has none.
@@ -135,10 +132,8 @@ class HAT(Masked):
         """Zero the weights of a head that read channels which the last task does not use."""
         parts = _by_group(self.groups, self.open[-1])
         channels = {name: part.nonzero().flatten() for name, part in parts.items()}
-        for (name, side), kept in surgery.kept_positions(network, self.groups, channels).items():
-            if side is Side.IN and not name.startswith(units.BACKBONE):
-                weight = network.get_submodule(name).get_parameter("weight")
-                weight.data[:, ~kept] = 0.0
+        for name, read in ownership.read_by_head(network, self.groups, channels).items():
+            network.get_submodule(name).get_parameter("weight").data[:, ~read] = 0.0
 
     def masks(self, task: int) -> dict[str, Tensor]:
         """By weight, the entries between channels that the task uses."""
@@ -149,15 +144,16 @@ class HAT(Masked):
         parts = _by_group(self.groups, self._used())
         return {name.removeprefix(units.BACKBONE): 1 - float(part.double().mean()) for name, part in parts.items()}
 
-    def served(self) -> Served:
-        """The weights between channels in use, one bit for each channel and task, and what is private."""
-        rest = super().served()
+    def stored_weights(self) -> dict[str, Tensor]:
+        """The weights between channels in use."""
         if not self.tasks:
-            return rest
+            return {}
         held = self._between(TaskNetwork(self.shared, self.heads[0]), self._used())
-        weights = {name: self.weight(name)[mask] for name, mask in held.items()}
-        masks = {f"task_{number}": packed(gates, 1) for number, gates in enumerate(self.open)}
-        return {**rest, "shared": {**rest["shared"], **weights}, "masks": masks}
+        return {name: self.weight(name)[mask] for name, mask in held.items()}
+
+    def stored_masks(self) -> dict[str, Tensor]:
+        """One bit for each channel and task."""
+        return {f"task_{number}": packed(gates, 1) for number, gates in enumerate(self.open)}
 
 
 def _limits(strength: float, steepness: float, pace: float) -> list[tuple[bool, str]]:
@@ -245,7 +241,7 @@ class Gated(Reweighted):
     def __init__(self, network: TaskNetwork, makers: Mapping[str, nn.Module], gates: Gates) -> None:
         super().__init__(copy.deepcopy(network), makers)
         self.gates = gates
-        self.norms = [(norm, norm.momentum) for norm in self.network.modules() if isinstance(norm, _BatchNorm)]
+        self.norms = [(norm, norm.momentum) for norm in self.network.modules() if isinstance(norm, kinds.BatchNorm)]
         for name, cuts in _reads(gates.groups).items():
             # What is bound to this network is bound to the copy in a copy of it.
             self.network.get_submodule(name).register_forward_pre_hook(partial(self._gate, cuts))
@@ -270,13 +266,11 @@ class Gated(Reweighted):
     def _gate(self, cuts: Sequence[tuple[str, Cut]], layer: nn.Module, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
         first, *rest = inputs
         values = self.gates.by_group(self.gates())
-        factors = first.new_ones(surgery.width(layer, Side.IN))
+        factors = first.new_ones(kinds.width(layer, Side.IN))
         for group, cut in cuts:
             own = surgery.positions(cut, values[group])
             factors[cut.offset : cut.offset + len(own)] = own
-        shape = [1] * first.dim()
-        shape[surgery.channel_dimension(layer)] = -1
-        return (first * factors.view(shape), *rest)
+        return (first * kinds.spread(layer, factors, first), *rest)
 
 
 def _reads(groups: Sequence[Group]) -> dict[str, list[tuple[str, Cut]]]:
@@ -287,15 +281,3 @@ def _reads(groups: Sequence[Group]) -> dict[str, list[tuple[str, Cut]]]:
             if cut.side is Side.IN:
                 reads.setdefault(cut.module, []).append((group.name, cut))
     return reads
-
-
-def _penalised(network: Gated, strength: float) -> Callable[[Tensor, Tensor], Tensor]:
-    """The loss of whatever copy of the network is running: hooks are copied with it, and say which one that is."""
-    running = [network]
-    network.register_forward_pre_hook(lambda module, _: running.__setitem__(0, module))
-
-    def loss(logits: Tensor, labels: Tensor) -> Tensor:
-        plain = cross_entropy(logits, labels)
-        return plain + strength * running[0].gates.penalty() if running[0].training else plain
-
-    return loss

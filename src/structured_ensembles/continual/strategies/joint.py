@@ -13,8 +13,6 @@ if TYPE_CHECKING:
 
     from structured_ensembles.continual.learner.memory import Served
     from structured_ensembles.continual.learner.tasks import Task
-    from structured_ensembles.options.streams import ContinualSettings
-    from structured_ensembles.types import Architecture
 
 
 class Joint(SharedBackbone):
@@ -27,9 +25,7 @@ class Joint(SharedBackbone):
     name: ClassVar[str] = "joint"
     forgets: ClassVar[bool] = True
 
-    def __init__(self, backbone: Architecture, settings: ContinualSettings, seed: int = 0) -> None:
-        super().__init__(backbone, settings, seed)
-        self.seen: tuple[Task, ...] = ()
+    seen: tuple[Task, ...] = ()
 
     def _learn(self, task: Task, directory: Path | None) -> None:
         seen = (*self.seen, task)

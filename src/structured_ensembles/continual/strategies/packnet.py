@@ -14,14 +14,13 @@ from torch import Tensor, nn
 
 from structured_ensembles.continual.learner import capacity
 from structured_ensembles.continual.learner.memory import owner_bits, packed
-from structured_ensembles.continual.strategies._masked import Masked, Reweighted, filled, largest
+from structured_ensembles.continual.strategies._masked import Masked, Partial, Reweighted, filled, largest
 from structured_ensembles.training.limits import limited
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
-    from structured_ensembles.continual.learner.memory import Served
     from structured_ensembles.continual.learner.tasks import Task
     from structured_ensembles.options.streams import ContinualSettings
     from structured_ensembles.options.training import TrainingSettings
@@ -89,35 +88,14 @@ class PackNet(Masked):
             for name, owner in self.owners.items()
         }
 
-    def served(self) -> Served:
-        """The weights that have an owner, the owner of every weight, and what is private.
+    def stored_weights(self) -> dict[str, Tensor]:
+        """Those that have an owner: free weights are drawn again by the seed."""
+        return {name: self.weight(name)[owner != NOBODY] for name, owner in self.owners.items()}
 
-        Free weights are drawn again by the seed, and owners say where they are.
-        """
-        rest, bits = super().served(), owner_bits(len(self.tasks))
-        owned = {name: self.weight(name)[owner != NOBODY] for name, owner in self.owners.items()}
-        masks = {name: packed(owner - NOBODY, bits) for name, owner in self.owners.items()} if bits else {}
-        return {**rest, "shared": {**rest["shared"], **owned}, "masks": masks}
-
-
-class Partial(nn.Module):
-    """A weight of which some entries are trained, and the others stay.
-
-    Args:
-        start: The value to begin with; a copy is trained.
-        own: Which entries are trained, bool.
-        others: What the other entries are.
-    """
-
-    def __init__(self, start: Tensor, own: Tensor, others: Tensor) -> None:
-        super().__init__()
-        self.start = nn.Parameter(start.clone())
-        self.register_buffer("own", own)
-        self.register_buffer("others", others)
-
-    def forward(self) -> Tensor:
-        """The weight; whatever an optimiser does to entries that are not its own, nobody sees."""
-        return torch.where(self.get_buffer("own"), self.start, self.get_buffer("others"))
+    def stored_masks(self) -> dict[str, Tensor]:
+        """The owner of every weight, which says where they are."""
+        bits = owner_bits(len(self.tasks))
+        return {name: packed(owner - NOBODY, bits) for name, owner in self.owners.items()} if bits else {}
 
 
 def survivors(weight: Tensor, own: Tensor, share: float) -> Tensor:

@@ -18,7 +18,6 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
-    from structured_ensembles.continual.learner.memory import Served
     from structured_ensembles.continual.learner.tasks import Task
     from structured_ensembles.options.streams import ContinualSettings
     from structured_ensembles.types import Architecture
@@ -45,6 +44,7 @@ class Piggyback(Masked):
     """
 
     name: ClassVar[str] = "piggyback"
+    chosen: tuple[Mapping[str, Tensor], ...] = ()
 
     def __init__(
         self,
@@ -61,7 +61,6 @@ class Piggyback(Masked):
                 f"threshold {threshold} must be above 0 and at most start, which is {start}: 0.005 and 0.01 for example"
             )
         self.begin, self.threshold = start, threshold
-        self.chosen: tuple[Mapping[str, Tensor], ...] = ()
 
     def _learn(self, task: Task, directory: Path | None) -> None:
         if not self.tasks:
@@ -78,20 +77,11 @@ class Piggyback(Masked):
 
     def masks(self, task: int) -> Mapping[str, Tensor]:
         """By weight, the entries that the task has chosen: task 0 reads all."""
-        if task == 0:
-            return {name: torch.ones_like(self.weight(name), dtype=torch.bool) for name in self.weights}
-        return self.chosen[task - 1]
+        return self.chosen[task - 1] if task else super().masks(task)
 
-    def served(self) -> Served:
-        """The weights, one bit a weight and task but for task 0, and what is private."""
-        rest = super().served()
-        weights = {name: self.weight(name) for name in self.weights}
-        masks = [packed_masks(chosen, number) for number, chosen in enumerate(self.chosen, start=1)]
-        return {
-            **rest,
-            "shared": {**rest["shared"], **weights},
-            "masks": {name: bits for one in masks for name, bits in one.items()},
-        }
+    def stored_masks(self) -> dict[str, Tensor]:
+        """One bit a weight and task but for task 0."""
+        return packed_masks(self.chosen, first=1)
 
 
 def above(scores: Tensor, threshold: float) -> tuple[Tensor, Tensor]:

@@ -46,6 +46,7 @@ class Replay(SharedBackbone):
 
     name: ClassVar[str] = "replay"
     forgets: ClassVar[bool] = True
+    kept: tuple[Split, ...] = ()
 
     def __init__(
         self, backbone: Architecture, settings: ContinualSettings, seed: int = 0, *, images: int = 200
@@ -54,7 +55,6 @@ class Replay(SharedBackbone):
         if not images >= 1:
             raise SettingsError(f"images {images} must be at least 1: replay keeps so many")
         self.images = images
-        self.kept: tuple[Split, ...] = ()
 
     def _learn(self, task: Task, directory: Path | None) -> None:
         each = self._of_each_class(task)

@@ -14,8 +14,6 @@ if TYPE_CHECKING:
 
     from structured_ensembles.continual.learner.memory import Served
     from structured_ensembles.continual.learner.tasks import Task
-    from structured_ensembles.options.streams import ContinualSettings
-    from structured_ensembles.types import Architecture
 
 
 class SingleTask(Strategy):
@@ -24,9 +22,7 @@ class SingleTask(Strategy):
     name: ClassVar[str] = "single_task"
     forgets: ClassVar[bool] = False
 
-    def __init__(self, backbone: Architecture, settings: ContinualSettings, seed: int = 0) -> None:
-        super().__init__(backbone, settings, seed)
-        self.networks: tuple[TaskNetwork, ...] = ()
+    networks: tuple[TaskNetwork, ...] = ()
 
     def _learn(self, task: Task, directory: Path | None) -> None:
         backbone = self.draw_backbone(len(self.tasks))

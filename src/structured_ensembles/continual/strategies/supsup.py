@@ -13,24 +13,14 @@ from typing import TYPE_CHECKING, ClassVar
 import torch
 from torch import Tensor, nn
 
+from structured_ensembles.channels import kinds
 from structured_ensembles.continual.learner.memory import packed
-from structured_ensembles.continual.strategies._masked import (
-    Mask,
-    Masked,
-    check_keep,
-    chosen,
-    largest,
-    packed_masks,
-    private_names,
-)
-from structured_ensembles.continual.strategies.base import is_norm
+from structured_ensembles.continual.strategies._masked import Choosing, Mask, chosen, largest, private_names
 from structured_ensembles.seeding import derived_seed
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
     from pathlib import Path
 
-    from structured_ensembles.continual.learner.memory import Served
     from structured_ensembles.continual.learner.tasks import Task
     from structured_ensembles.options.streams import ContinualSettings
     from structured_ensembles.types import Architecture
@@ -39,7 +29,7 @@ _SIGNS, _SCORES = 6, 7
 """What seeds are for."""
 
 
-class SupSup(Masked):
+class SupSup(Choosing):
     """Every task trains scores of the weights, and reads those whose scores are the largest in absolute value.
 
     Of each weight tensor the kept share is chosen, exactly. The weights are random signs times a constant of the
@@ -63,12 +53,9 @@ class SupSup(Masked):
     def __init__(
         self, backbone: Architecture, settings: ContinualSettings, seed: int = 0, *, keep: float = 0.5
     ) -> None:
-        super().__init__(backbone, settings, seed)
-        check_keep(keep)
-        self.keep = keep
+        super().__init__(backbone, settings, seed, keep=keep)
         _freeze(self.shared, self.weights, keep, derived_seed(seed, _SIGNS))
         self.private_names = private_names(self.shared, self.weights)
-        self.chosen: tuple[Mapping[str, Tensor], ...] = ()
 
     def _learn(self, task: Task, directory: Path | None) -> None:
         generator = torch.Generator().manual_seed(derived_seed(self.seed, _SCORES, len(self.tasks)))
@@ -82,22 +69,11 @@ class SupSup(Masked):
         self.chosen = (*self.chosen, chosen(trained))
         self.remember(trained.network)
 
-    def masks(self, task: int) -> Mapping[str, Tensor]:
-        """By weight, the entries that the task has chosen."""
-        return self.chosen[task]
-
-    def served(self) -> Served:
-        """Signs and one constant for each weight, one bit a weight and task, and what is private."""
-        rest = super().served()
-        weights = {name: self.weight(name) for name in self.weights}
+    def stored_weights(self) -> dict[str, Tensor]:
+        """Signs, and one constant for each weight."""
+        weights = super().stored_weights()
         signs = {f"sign.{name}": packed(weight > 0, 1) for name, weight in weights.items()}
-        sizes = {f"size.{name}": weight.abs().max() for name, weight in weights.items()}
-        masks = [packed_masks(chosen, number) for number, chosen in enumerate(self.chosen)]
-        return {
-            **rest,
-            "shared": {**rest["shared"], **signs, **sizes},
-            "masks": {name: bits for one in masks for name, bits in one.items()},
-        }
+        return signs | {f"size.{name}": weight.abs().max() for name, weight in weights.items()}
 
 
 def by_size(scores: Tensor, keep: float) -> tuple[Tensor, Tensor]:
@@ -110,7 +86,7 @@ def _freeze(backbone: nn.Module, weights: tuple[str, ...], keep: float, seed: in
     """Give the weights random signs and one size a tensor, take scale and shift off norms, and train nothing."""
     generator = torch.Generator().manual_seed(seed)
     for module in backbone.modules():
-        if is_norm(module):
+        if kinds.normalises(module):
             module.register_parameter("weight", None)
             module.register_parameter("bias", None)
     with torch.no_grad():

@@ -12,24 +12,20 @@ from typing import TYPE_CHECKING, ClassVar
 import torch
 from torch import Tensor, nn
 
-from structured_ensembles.continual.strategies._masked import Mask, Masked, check_keep, filled, largest, packed_masks
-from structured_ensembles.continual.strategies.packnet import Partial
+from structured_ensembles.continual.strategies._masked import Choosing, Mask, Partial, filled, largest
 from structured_ensembles.seeding import derived_seed
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
     from pathlib import Path
 
-    from structured_ensembles.continual.learner.memory import Served
     from structured_ensembles.continual.learner.tasks import Task
-    from structured_ensembles.options.streams import ContinualSettings
-    from structured_ensembles.types import Architecture
 
 _SCORES = 6
 """What a seed is for."""
 
 
-class WSN(Masked):
+class WSN(Choosing):
     """Weights and scores are trained together; a task reads the entries of the largest absolute scores.
 
     Every matrix and kernel is masked on its own, and masks of tasks may overlap: a task reads entries of earlier tasks
@@ -39,34 +35,16 @@ class WSN(Masked):
     What no task reads goes back to what was drawn at the start, and the scores of each task are drawn afresh, so that
     between tasks nothing has to be stored but the entries in use and one bit for each weight and task. The published
     code lets both go on.
-
-    Args:
-        backbone: As for every `Strategy`.
-        settings: As for every `Strategy`.
-        seed: As for every `Strategy`.
-        keep: The share of every weight tensor that a task reads, in (0, 1].
-
-    Raises:
-        SettingsError: ``keep`` is outside its limits.
-        NetworkError: The backbone has no weights.
     """
 
     name: ClassVar[str] = "wsn"
-
-    def __init__(
-        self, backbone: Architecture, settings: ContinualSettings, seed: int = 0, *, keep: float = 0.5
-    ) -> None:
-        super().__init__(backbone, settings, seed)
-        check_keep(keep)
-        self.keep = keep
-        self.read: tuple[dict[str, Tensor], ...] = ()
 
     def _learn(self, task: Task, directory: Path | None) -> None:
         used, draw = self._used(), torch.Generator().manual_seed(derived_seed(self.seed, _SCORES, len(self.tasks)))
         winners = {name: Winner(self.weight(name), used[name], self.keep, draw) for name in self.weights}
         trained = self.fit(self.start(task), winners, task, directory)
         found = {name: winner for name, winner in trained.made_by.items() if isinstance(winner, Winner)}
-        self.read = (*self.read, {name: winner.mask.chosen() for name, winner in found.items()})
+        self.chosen = (*self.chosen, {name: winner.mask.chosen() for name, winner in found.items()})
         values = {
             name: torch.where(mask, found[name].values().detach(), self.weight(name))
             for name, mask in self._used().items()
@@ -76,23 +54,15 @@ class WSN(Masked):
 
     def _used(self) -> dict[str, Tensor]:
         """By weight, the entries that some task reads."""
-        return {name: united([masks[name] for masks in self.read], self.weight(name)) for name in self.weights}
-
-    def masks(self, task: int) -> dict[str, Tensor]:
-        """By weight, the entries that the task reads."""
-        return self.read[task]
+        return {name: united([masks[name] for masks in self.chosen], self.weight(name)) for name in self.weights}
 
     def capacity(self) -> dict[str, float]:
         """By layer, the share of its weights that no task reads."""
         return {name.removesuffix(".weight"): 1 - float(mask.double().mean()) for name, mask in self._used().items()}
 
-    def served(self) -> Served:
-        """The entries that some task reads, one bit for each weight and task, and what is private."""
-        rest = super().served()
-        used = {name: self.weight(name)[mask] for name, mask in self._used().items()}
-        masks = [packed_masks(chosen, number) for number, chosen in enumerate(self.read)]
-        merged = {name: bits for one in masks for name, bits in one.items()}
-        return {**rest, "shared": {**rest["shared"], **used}, "masks": merged}
+    def stored_weights(self) -> dict[str, Tensor]:
+        """The entries that some task reads."""
+        return {name: self.weight(name)[mask] for name, mask in self._used().items()}
 
 
 class Winner(nn.Module):
