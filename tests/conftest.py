@@ -19,6 +19,8 @@ from structured_ensembles.networks.resnet import resnet20, resnet32
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from xdist.scheduler import WorkStealingScheduling
+
     from structured_ensembles.registry import Registry
     from structured_ensembles.types import Topology
 
@@ -158,6 +160,16 @@ def _made(name: str, shape: tuple[int, int, int], build: Callable[[], nn.Module]
         network = randomise(build(), seed=1).eval()
     example = torch.randn(2, *shape, generator=torch.Generator().manual_seed(2))
     return Architecture(name, network, example, topology.find(network, example))
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> WorkStealingScheduling | None:
+    """Neighbours run on one worker unless told otherwise: what a file makes once is made once."""
+    if config.getvalue("dist") != "load":
+        return None
+    from xdist.scheduler import WorkStealingScheduling
+
+    return WorkStealingScheduling(config, log)
 
 
 @pytest.fixture(scope="session")
