@@ -52,6 +52,7 @@ def gone(group: int) -> bool:
     return False
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("command", list(COMMANDS))
 def test_sigterm_stops_everything_and_tells_how_to_go_on(command, tmp_path, environment) -> None:
     process = started(command, tmp_path / "run", environment)
@@ -67,9 +68,30 @@ def test_sigterm_stops_everything_and_tells_how_to_go_on(command, tmp_path, envi
             os.killpg(process.pid, signal.SIGKILL)
 
 
+WORKERS = """
+import time
+from pathlib import Path
+from structured_ensembles.execution import local
+
+def there():
+    return work
+
+def work(cell):
+    Path(f"cell{cell}.begun").touch()
+    time.sleep(3600)
+
+if __name__ == "__main__":
+    list(local.run([0, 1], work, there, jobs=2))
+"""
+
+
+@pytest.mark.slow
 def test_workers_end_with_a_process_that_is_killed(tmp_path, environment) -> None:
-    process = started("compare", tmp_path / "run", environment)
+    (tmp_path / "workers.py").write_text(WORKERS)
+    process = subprocess.Popen([sys.executable, "workers.py"], env=environment, start_new_session=True, cwd=tmp_path)
     try:
+        await_that(lambda: len(list(tmp_path.glob("*.begun"))) == 2 or process.poll() is not None)
+        assert process.poll() is None
         process.kill()
         process.communicate(timeout=PATIENCE)
         await_that(lambda: gone(process.pid))
