@@ -153,7 +153,7 @@ def test_it_is_an_ordinary_module(name: str, fitted: Fitted, tmp_path: Path) -> 
     )
 
 
-def test_methods_by_name() -> None:
+def test_a_method_is_found_by_its_name() -> None:
     assert METHODS["deep"] is DeepEnsemble
     with pytest.raises(SettingsError, match="did you mean 'structured'"):
         METHODS["structurd"]

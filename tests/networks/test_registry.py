@@ -96,5 +96,5 @@ def test_errors_of_a_users_factory_are_not_hidden():
         ("timm:vit_tiny_patch16_224", Family.OTHER),
     ],
 )
-def test_family(name, expected):
+def test_every_name_belongs_to_a_family(name, expected):
     assert Family.of(name) is expected
