@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 PATIENCE = 120
 COMMANDS = {
     "fit": ["fit", "--epochs", "100000", "--members", "1", "--search-steps", "1"],
-    "compare": ["compare", "--epochs", "100000", "--methods", "single", "--seeds", "2", "--jobs", "2"],
+    "compare": ["compare", "--epochs", "100000", "--methods", "single", "--seeds", "1", "--jobs", "2"],
 }
 
 
@@ -31,8 +31,7 @@ def started(command: str, folder: Path, environment: dict[str, str]) -> subproce
     process = subprocess.Popen(  # noqa: S603 (of our own making)
         arguments, env=environment, stdout=pipe, stderr=pipe, text=True, start_new_session=True, cwd=folder.parent
     )
-    wanted = {"fit": 1, "compare": 2}[command]
-    await_that(lambda: len(list(folder.rglob("training.ckpt"))) == wanted or process.poll() is not None)
+    await_that(lambda: any(folder.rglob("training.ckpt")) or process.poll() is not None)
     assert process.poll() is None, process.communicate()
     return process
 
