@@ -19,6 +19,8 @@ from structured_ensembles.networks.resnet import resnet20, resnet32
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from xdist.scheduler import WorkStealingScheduling
+
     from structured_ensembles.registry import Registry
     from structured_ensembles.types import Topology
 
@@ -45,10 +47,40 @@ def _torchvision(name: str, **options: object) -> nn.Module:
     return pytest.importorskip("torchvision.models").get_model(name, weights=None, num_classes=10, **options)
 
 
+def _drawn_later(build: Callable[[], nn.Module]) -> nn.Module:
+    """A network whose weights `randomise` draws: its own start would take seconds."""
+    with torch.device("meta"):
+        return build().to_empty(device="cpu")
+
+
 def _vgg(name: str) -> nn.Module:
-    with torch.device("meta"):  # its weights are drawn by `randomise`, and its own start takes seconds
+    """With hidden layers of 64 units before the output, of the published 4096: nine weights in ten lie there."""
+
+    def build() -> nn.Module:
         network = _torchvision(name)
-    return network.to_empty(device="cpu")
+        network.classifier[0], network.classifier[3] = nn.Linear(512 * 7 * 7, 64), nn.Linear(64, 64)
+        network.classifier[6] = nn.Linear(64, 10)
+        return network
+
+    return _drawn_later(build)
+
+
+def _narrow_vit() -> nn.Module:
+    models = pytest.importorskip("torchvision.models")
+    sizes = {"image_size": 32, "patch_size": 16, "num_layers": 12, "num_heads": 12}
+    return models.VisionTransformer(**sizes, hidden_dim=48, mlp_dim=192, num_classes=10)
+
+
+def _narrow_convnext() -> nn.Module:
+    convnext = pytest.importorskip("torchvision.models.convnext")
+    widths = [12, 24, 48, 96]
+    stages = zip(widths, [*widths[1:], None], (3, 3, 9, 3), strict=True)
+    return convnext.ConvNeXt([convnext.CNBlockConfig(*stage) for stage in stages], num_classes=10)
+
+
+def _narrow_densenet() -> nn.Module:
+    models = pytest.importorskip("torchvision.models")
+    return models.DenseNet(growth_rate=8, block_config=(6, 4, 4, 3), num_init_features=16, num_classes=10)
 
 
 def _timm(name: str, **options: object) -> nn.Module:
@@ -73,14 +105,23 @@ ARCHITECTURES: dict[str, tuple[tuple[int, int, int], Callable[[], nn.Module]]] =
     "mobilenet_v2": (LARGE, lambda: _torchvision("mobilenet_v2")),
     "mobilenet_v3_small": (LARGE, lambda: _torchvision("mobilenet_v3_small")),
     "efficientnet_b0": (LARGE, lambda: _torchvision("efficientnet_b0")),
-    "convnext_tiny": (LARGE, lambda: _torchvision("convnext_tiny")),
-    "densenet121": (LARGE, lambda: _torchvision("densenet121")),
+    "narrow_convnext": (LARGE, _narrow_convnext),
+    "narrow_densenet": (LARGE, _narrow_densenet),
     "regnet_y_400mf": (LARGE, lambda: _torchvision("regnet_y_400mf")),
     "squeezenet1_1": (LARGE, lambda: _torchvision("squeezenet1_1")),
-    "vit_b_16": (SMALL, lambda: _torchvision("vit_b_16", image_size=32)),
+    "narrow_vit": (SMALL, _narrow_vit),
     "resnet26d": (LARGE, lambda: _timm("resnet26d")),
     "vit_tiny_patch16_224": (SMALL, lambda: _timm("vit_tiny_patch16_224", img_size=32)),
 }
+"""Those of which there is none that is small have the layers of a published one, fewer or narrower."""
+
+PUBLISHED: dict[str, tuple[tuple[int, int, int], Callable[[], nn.Module]]] = {
+    "vgg16_bn": (SMALL, lambda: _drawn_later(lambda: _torchvision("vgg16_bn"))),
+    "convnext_tiny": (LARGE, lambda: _drawn_later(lambda: _torchvision("convnext_tiny"))),
+    "densenet121": (LARGE, lambda: _torchvision("densenet121")),
+    "vit_b_16": (SMALL, lambda: _drawn_later(lambda: _torchvision("vit_b_16", image_size=32))),
+}
+"""The same as they were published: they take seconds each."""
 
 
 def randomise(network: nn.Module, seed: int) -> nn.Module:
@@ -104,12 +145,31 @@ def randomise(network: nn.Module, seed: int) -> nn.Module:
 @pytest.fixture(scope="session", params=ARCHITECTURES)
 def architecture(request: pytest.FixtureRequest) -> Architecture:
     """Each architecture in turn; the session's scope makes pytest keep one of them in memory at a time."""
-    shape, build = ARCHITECTURES[request.param]
+    return _made(request.param, *ARCHITECTURES[request.param])
+
+
+@pytest.fixture(scope="session", params=PUBLISHED)
+def published(request: pytest.FixtureRequest) -> Architecture:
+    """Each of the large ones in turn."""
+    return _made(request.param, *PUBLISHED[request.param])
+
+
+def _made(name: str, shape: tuple[int, int, int], build: Callable[[], nn.Module]) -> Architecture:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         network = randomise(build(), seed=1).eval()
     example = torch.randn(2, *shape, generator=torch.Generator().manual_seed(2))
-    return Architecture(request.param, network, example, topology.find(network, example))
+    return Architecture(name, network, example, topology.find(network, example))
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> WorkStealingScheduling | None:
+    """Neighbours run on one worker unless told otherwise: what a file makes once is made once."""
+    if config.getvalue("dist") != "load":
+        return None
+    from xdist.scheduler import WorkStealingScheduling
+
+    return WorkStealingScheduling(config, log)
 
 
 @pytest.fixture(scope="session")

@@ -11,9 +11,15 @@ import pytest
 
 from structured_ensembles import plugins
 from structured_ensembles.errors import SettingsError
+from structured_ensembles.options.catalogue import ARCHITECTURES, TERMS
+
+from .cli.conftest import invoke
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
     from pathlib import Path
+
+    from structured_ensembles.registry import Registry
 
 PLUGIN = """
 import torch
@@ -33,8 +39,11 @@ def tiny(input_shape, classes, width=24):
 
 
 @pytest.fixture(autouse=True)
-def forgetful(monkeypatch: pytest.MonkeyPatch) -> None:
+def forgetful(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setattr(plugins, "_loaded", [])
+    yield
+    for name in [name for name in sys.modules if name.startswith("structens_plugin")]:
+        del sys.modules[name]
 
 
 def test_a_file_runs_once(tmp_path: Path) -> None:
@@ -79,27 +88,33 @@ def test_what_is_no_python_file_is_refused(name: str, tmp_path: Path) -> None:
 
 
 def structens(*arguments: str, cwd: Path, environment: dict[str, str]) -> subprocess.CompletedProcess[str]:
-    """In a process of its own: what is registered stays so."""
+    """In a process of its own, which knows nothing of what is registered here."""
     command = [sys.executable, "-m", "structured_ensembles.cli", *arguments]
     return subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True, check=False)  # noqa: S603
 
 
-def test_the_command_knows_what_a_plugin_registers(tmp_path: Path, environment: dict[str, str]) -> None:
+@pytest.mark.slow
+def test_the_command_its_workers_and_later_processes_know_what_a_plugin_registers(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, environment: dict[str, str], forget: Callable[[Registry], None]
+) -> None:
+    forget(TERMS)
+    forget(ARCHITECTURES)
+    monkeypatch.chdir(tmp_path)
     (tmp_path / "mine.py").write_text(PLUGIN)
     common = ("--architecture", "tiny", "--epochs", "1", "--search-steps", "2", "--members", "2")
     own = (*common, "--plugin", "mine.py", "--diversity", "spread=0.1")
 
-    refused = structens("fit", *common, cwd=tmp_path, environment=environment)
-    assert refused.returncode == 2
+    refused = invoke("fit", *common)
+    assert refused.exit_code == 2
     assert "register it, on the command line by --plugin FILE.py" in refused.stderr
 
-    fitted = structens("fit", *own, "--out", "run", cwd=tmp_path, environment=environment)
-    assert fitted.returncode == 0, fitted.stderr
+    fitted = invoke("fit", *own, "--out", "run")
+    assert fitted.exit_code == 0, fitted.stderr
     artefact = "run/structured.safetensors"
     shown = structens("inspect", artefact, "--plugin", "mine.py", "--json", cwd=tmp_path, environment=environment)
     assert json.loads(shown.stdout)["architecture"] == "tiny"
 
-    grid = ("--methods", "single,structured", "--seeds", "1", "--jobs", "2", "--out", "grid")
-    compared = structens("compare", *own, *grid, cwd=tmp_path, environment=environment)
-    assert compared.returncode == 0, compared.stderr
-    assert [run["error"] for run in json.loads((tmp_path / "grid/results.json").read_text())] == [None, None]
+    grid = ("--methods", "structured", "--seeds", "1", "--jobs", "2", "--out", "grid")
+    compared = invoke("compare", *own, *grid)
+    assert compared.exit_code == 0, compared.stderr
+    assert [run["error"] for run in json.loads((tmp_path / "grid/results.json").read_text())] == [None]

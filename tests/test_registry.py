@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import math
-import subprocess
-import sys
 
 import pytest
 
@@ -19,15 +17,6 @@ from structured_ensembles.scores.diversity import Term
 @pytest.fixture
 def numbers():
     return Registry("number", {"one": ("errors:unknown", "the first"), "two": ("errors:first_line", "the second")})
-
-
-def test_what_is_there_is_imported_when_it_is_asked_for():
-    code = (
-        "import sys; from structured_ensembles.options.catalogue import TERMS; before = 'torch' in sys.modules; "
-        "TERMS['kl']; print(before, 'torch' in sys.modules)"
-    )
-    answer = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)  # noqa: S603
-    assert answer.stdout.split() == ["False", "True"]
 
 
 def test_a_name_can_be_added_once(numbers):

@@ -99,7 +99,7 @@ def test_missing_files_and_folders(tmp_path):
         artefact.read(Path("/dev/null"))
 
 
-def test_unreadable_files(tmp_path, monkeypatch):
+def test_a_file_that_may_not_be_read_is_refused(tmp_path, monkeypatch):
     (tmp_path / "a").write_bytes(b"x")
 
     def fail(*_, **__):

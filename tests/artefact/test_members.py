@@ -37,7 +37,7 @@ def test_members_share_nothing_and_the_generator_stays(small):
     assert len(set(memory)) == len(memory)
 
 
-def test_uncut_members(small, tmp_path):
+def test_members_that_were_not_cut_come_back(small, tmp_path):
     spec = SPECS["small_cnn"]
     members = [draw(lambda: networks.build(spec), seed).eval() for seed in range(2)]
     record = Record("deep", 2, tuple("0123456789"), spec.input_shape, Combine.LOGITS, spec)

@@ -18,11 +18,7 @@ from structured_ensembles.types import Cut, Side
 IMAGES = torch.randn(2, 3, 4, 4, generator=torch.Generator().manual_seed(0))
 
 
-@pytest.fixture(autouse=True)
-def _seed():
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        yield
+pytestmark = pytest.mark.usefixtures("seeded")
 
 
 def groups_of(found):
@@ -47,10 +43,10 @@ PRIVATE_AND_TIED = {
     "mobilenet_v3_small": (2 + 9 + 1, 1 + 10 + 4),  # two head layers, gates, a stage of one block; as above
     "efficientnet_b0": (1 + 16 + 2, 1 + 15 + 5),
     "regnet_y_400mf": (1 + 16, 16 + 4),  # stem and gates; a grouped convolution in each block, stages
-    "convnext_tiny": (3 + 3 + 9 + 3, 0),  # LayerNorm mixes all but the hidden layers of the blocks
-    "densenet121": (58, 1 + 58 + 3),  # bottlenecks; stem, growth and transitions, all of them concatenated
+    "narrow_convnext": (3 + 3 + 9 + 3, 0),  # LayerNorm mixes all but the hidden layers of the blocks
+    "narrow_densenet": (17, 1 + 17 + 3),  # bottlenecks; stem, growth and transitions, all of them concatenated
     "squeezenet1_1": (1 + 8, 2 * 8),  # stem and squeezes; the expansions are concatenated
-    "vit_b_16": (12, 0),
+    "narrow_vit": (12, 0),
     "vit_tiny_patch16_224": (12, 0),
 }
 
@@ -183,8 +179,8 @@ def test_a_flatten_gives_each_channel_all_of_its_pixels():
     assert found["3"].cuts == (Cut("3", Side.OUT), Cut("7", Side.IN, repeat=5 * 5))
 
 
-def check_vit_b_16(_, found, groups):
-    assert list(found.widths.values()) == [3072] * 12
+def check_narrow_vit(_, found, groups):
+    assert list(found.widths.values()) == [192] * 12
     assert all(f"encoder_layer_{index}.mlp.0" in name for index, name in enumerate(groups))
     assert any("'encoder.pos_embedding'" in notice for notice in found.notices)
     assert any("(LayerNorm) mixes them" in notice for notice in found.notices)
@@ -196,8 +192,8 @@ def check_vit_tiny_patch16_224(_, found, groups):
     assert sum("attn.qkv' are left whole" in notice for notice in found.notices) == 12
 
 
-def check_convnext_tiny(_, found, groups):
-    assert list(found.widths.values()) == [4 * width for width in (96,) * 3 + (192,) * 3 + (384,) * 9 + (768,) * 3]
+def check_narrow_convnext(_, found, groups):
+    assert list(found.widths.values()) == [4 * width for width in (12,) * 3 + (24,) * 3 + (48,) * 9 + (96,) * 3]
     assert any("'features.0.1' (LayerNorm2d) mixes them" in notice for notice in found.notices)
 
 
@@ -231,9 +227,9 @@ def check_regnet_y_400mf(network, _, groups):
         assert {other.repeat for other in group.cuts} == {8}, "400MF has groups of eight channels"
 
 
-def check_densenet121(_, found, groups):
+def check_narrow_densenet(_, found, groups):
     readers = [cut for cut in groups["features.denseblock1.denselayer2.conv2"].cuts if cut.side is Side.IN]
-    offset = 64 + 32  # the stem and the first layer's growth lie before
+    offset = 16 + 8  # the stem and the first layer's growth lie before
     later = [f"features.denseblock1.denselayer{index}.conv1" for index in range(3, 7)]
     assert readers == [Cut(name, Side.IN, offset) for name in [*later, "features.transition1.conv"]]
     stem = groups["features.conv0"]
@@ -244,13 +240,13 @@ def check_densenet121(_, found, groups):
 
 
 DETAILS = {
-    "vit_b_16": check_vit_b_16,
+    "narrow_vit": check_narrow_vit,
     "vit_tiny_patch16_224": check_vit_tiny_patch16_224,
-    "convnext_tiny": check_convnext_tiny,
+    "narrow_convnext": check_narrow_convnext,
     "squeezenet1_1": check_squeezenet1_1,
     "mobilenet_v2": check_mobilenet_v2,
     "regnet_y_400mf": check_regnet_y_400mf,
-    "densenet121": check_densenet121,
+    "narrow_densenet": check_narrow_densenet,
 }
 
 

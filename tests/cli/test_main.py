@@ -41,7 +41,7 @@ def test_every_verb_explains_itself_with_an_example(verb):
     assert "--debug" in result.output
 
 
-def test_version():
+def test_the_version_is_that_of_the_package():
     assert importlib.metadata.version("structured-ensembles") in invoke("--version").output
 
 

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 PATIENCE = 120
 COMMANDS = {
     "fit": ["fit", "--epochs", "100000", "--members", "1", "--search-steps", "1"],
-    "compare": ["compare", "--epochs", "100000", "--methods", "single", "--seeds", "2", "--jobs", "2"],
+    "compare": ["compare", "--epochs", "100000", "--methods", "single", "--seeds", "1", "--jobs", "2"],
 }
 
 
@@ -31,8 +31,7 @@ def started(command: str, folder: Path, environment: dict[str, str]) -> subproce
     process = subprocess.Popen(  # noqa: S603 (of our own making)
         arguments, env=environment, stdout=pipe, stderr=pipe, text=True, start_new_session=True, cwd=folder.parent
     )
-    wanted = {"fit": 1, "compare": 2}[command]
-    await_that(lambda: len(list(folder.rglob("training.ckpt"))) == wanted or process.poll() is not None)
+    await_that(lambda: any(folder.rglob("training.ckpt")) or process.poll() is not None)
     assert process.poll() is None, process.communicate()
     return process
 
@@ -52,6 +51,7 @@ def gone(group: int) -> bool:
     return False
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("command", list(COMMANDS))
 def test_sigterm_stops_everything_and_tells_how_to_go_on(command, tmp_path, environment) -> None:
     process = started(command, tmp_path / "run", environment)
@@ -67,9 +67,30 @@ def test_sigterm_stops_everything_and_tells_how_to_go_on(command, tmp_path, envi
             os.killpg(process.pid, signal.SIGKILL)
 
 
+WORKERS = """
+import time
+from pathlib import Path
+from structured_ensembles.execution import local
+
+def there():
+    return work
+
+def work(cell):
+    Path(f"cell{cell}.begun").touch()
+    time.sleep(3600)
+
+if __name__ == "__main__":
+    list(local.run([0, 1], work, there, jobs=2))
+"""
+
+
+@pytest.mark.slow
 def test_workers_end_with_a_process_that_is_killed(tmp_path, environment) -> None:
-    process = started("compare", tmp_path / "run", environment)
+    (tmp_path / "workers.py").write_text(WORKERS)
+    process = subprocess.Popen([sys.executable, "workers.py"], env=environment, start_new_session=True, cwd=tmp_path)
     try:
+        await_that(lambda: len(list(tmp_path.glob("*.begun"))) == 2 or process.poll() is not None)
+        assert process.poll() is None
         process.kill()
         process.communicate(timeout=PATIENCE)
         await_that(lambda: gone(process.pid))

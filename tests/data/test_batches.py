@@ -268,7 +268,7 @@ def test_indices_of_a_subset_may_be_tensors() -> None:
         assert len(kept) + len(held_out) == 20
 
 
-class Stream(IterableDataset):
+class Flow(IterableDataset):
     def __iter__(self):
         return iter(small())
 
@@ -279,8 +279,8 @@ def test_a_loader_may_be_over_anything_that_torch_takes() -> None:
         assert not repeats(source)
         (inputs, _), *_ = loader(as_dataset(source), 40, 0, shuffle=False)
         assert torch.equal(inputs, small().tensors[0])
-    assert not repeats(DataLoader(Stream(), batch_size=8))
-    assert len(as_dataset(DataLoader(Stream(), batch_size=8))) == 40
+    assert not repeats(DataLoader(Flow(), batch_size=8))
+    assert len(as_dataset(DataLoader(Flow(), batch_size=8))) == 40
 
 
 def test_repetitions_are_found_in_batches_and_subsets_too() -> None:

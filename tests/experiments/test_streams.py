@@ -260,14 +260,14 @@ def test_a_stopped_cell_goes_on_to_the_same_numbers_without_its_time(
     assert run.seconds is None
 
 
-def test_results_do_not_depend_on_how_many_run_at_once(tmp_path: Path) -> None:
-    grid = replace(GRID, strategies=("single_task", "naive"), seeds=(0,))
-    one, two = (work(grid).carry_out(load(PLAN), tmp_path / str(jobs), jobs) for jobs in (1, 2))
-    assert [run.error for run in one] == [None, None]
-    for mine, other in zip(one, two, strict=True):
-        assert mine.result is not None
-        assert other.result is not None
-        assert repr(mine.result.accuracies) == repr(other.result.accuracies)
+@pytest.mark.slow  # a process that imports torch and Lightning
+def test_results_do_not_depend_on_the_process_that_runs_them(tmp_path: Path) -> None:
+    grid = replace(GRID, strategies=("naive",), seeds=(0,))
+    (mine,), (other,) = (work(grid).carry_out(load(PLAN), tmp_path / str(jobs), jobs) for jobs in (1, 2))
+    assert mine.error is None
+    assert mine.result is not None
+    assert other.result is not None
+    assert repr(mine.result.accuracies) == repr(other.result.accuracies)
 
 
 # --- tables and pictures ----------------------------------------------------------------------------------------------

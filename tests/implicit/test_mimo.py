@@ -107,11 +107,11 @@ def test_state_copies_and_meta() -> None:
     assert meta.train()(images.to("meta")).shape == meta.eval()(images.to("meta")).shape == (2, 3, 4)
 
 
-def test_without_normalisation() -> None:
+def test_a_network_without_normalisation_will_do() -> None:
     assert mimo(NetworkSpec("mlp", (1, 2, 2), 3), 2).eval()(torch.rand(1, 1, 2, 2)).shape == (2, 1, 3)
 
 
-def test_limits() -> None:
+def test_too_many_members_are_refused() -> None:
     with pytest.raises(SettingsError, match=r"400 x 3 = 1200 input channels, and a network may have 1024: .* 341"):
         mimo(NetworkSpec("mlp", (3, 2, 2), 10), 400)
     with pytest.raises(SettingsError, match=r"3 x 50000 = 150000 classes.*at most 2 members"):

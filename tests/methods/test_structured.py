@@ -37,6 +37,7 @@ def structured(members: int = 2, **arguments: object) -> StructuredEnsemble:
     return StructuredEnsemble(SPEC, members, **{"settings": FAST, **arguments})
 
 
+@pytest.mark.usefixtures("untrained")
 @pytest.mark.parametrize("amount", [0.5, 1, 2])
 @pytest.mark.parametrize("unit", list(Unit))
 def test_the_size_is_within_the_budget_and_nearly_uses_it(amount: float, unit: Unit) -> None:
@@ -46,6 +47,7 @@ def test_the_size_is_within_the_budget_and_nearly_uses_it(amount: float, unit: U
     assert 0.9 * amount * base < cost <= amount * base
 
 
+@pytest.mark.usefixtures("untrained")
 def test_the_saved_file_is_within_the_budget(tmp_path: Path) -> None:
     single, path = SingleNetwork(SPEC, settings=FAST).fit(images()), tmp_path / "one.safetensors"
     single.save(path)

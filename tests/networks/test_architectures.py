@@ -125,7 +125,7 @@ def test_published_resnet_sizes():
 
 
 @pytest.mark.parametrize("depth", [20, 32, 44, 56])
-def test_resnet_size(depth):
+def test_a_resnet_has_the_parameters_of_its_convolutions(depth):
     blocks = (depth - 2) // 6
     widths = [3] + [16] * (2 * blocks + 1) + [32] * (2 * blocks) + [64] * (2 * blocks)
     body = chain(widths) + linear(64, 10)

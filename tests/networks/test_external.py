@@ -35,7 +35,7 @@ def _no_network(monkeypatch):
         ("timm:vit_tiny_patch16_224", (1, 32, 48)),
     ],
 )
-def test_networks_by_name(name, shape):
+def test_networks_of_other_libraries_are_built_by_name(name, shape):
     pytest.importorskip(name.partition(":")[0])
     network = networks.build(NetworkSpec(name, shape, 5))
     assert network.training

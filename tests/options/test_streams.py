@@ -35,7 +35,7 @@ def test_the_default_forgets_nothing_that_it_could_share():
     assert (default.capacity, default.keep, default.head) == (Capacity.GEOMETRIC, 0.5, HeadKind.LINEAR)
 
 
-def test_the_published_bundle():
+def test_published_settings_are_those_of_the_paper():
     published = settings(Preset.PUBLISHED)
     assert (published.rule, published.threshold_over) == (Rule.LOCAL, ThresholdOver.FREE)
     assert (published.cross_block, published.head) == (CrossBlock.FROZEN, HeadKind.PUBLISHED)
@@ -62,7 +62,7 @@ def test_the_published_bundle():
         ({"cross_block": "zeros"}, "unknown cross_block 'zeros': did you mean 'zero'"),
     ],
 )
-def test_limits(wrong, message):
+def test_values_outside_their_limits_are_refused(wrong, message):
     with pytest.raises(SettingsError, match=message):
         ContinualSettings(**wrong)
 

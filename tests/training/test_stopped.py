@@ -12,22 +12,30 @@ from torch.nn import functional
 
 from structured_ensembles.errors import ArtefactError, SettingsError
 from structured_ensembles.options.choices import Augmentation, Log
+from structured_ensembles.progress import quiet
 from structured_ensembles.training.loop import train
 
 from .conftest import HaltError, Halting, assert_equal, network, short
 
+VARIED = short(augmentation=Augmentation.CROP_FLIP)
+
+
+@pytest.fixture(scope="module")
+def whole(sets):
+    """The training that nothing stopped."""
+    with quiet():
+        return train(network(), *sets, VARIED, seed=5)
+
 
 @pytest.mark.parametrize("calls", [0, 5, 7, 8, 9, 21, 35])
 @pytest.mark.parametrize("error", [HaltError, KeyboardInterrupt])
-def test_a_killed_training_ends_bit_identical(sets, tmp_path, calls, error):
+def test_a_killed_training_ends_bit_identical(sets, whole, tmp_path, calls, error):
     # 6 batches of training and 3 of measuring an epoch: killed at the start, within, between and at the end of epochs
-    settings = short(augmentation=Augmentation.CROP_FLIP)
     handler = signal.getsignal(signal.SIGINT)
-    whole = train(network(), *sets, settings, seed=5)
     with pytest.raises(error):
-        train(network(), *sets, settings, seed=5, directory=tmp_path, loss=Halting(calls, error))
+        train(network(), *sets, VARIED, seed=5, directory=tmp_path, loss=Halting(calls, error))
     assert signal.getsignal(signal.SIGINT) == handler
-    assert_equal(train(network(), *sets, settings, seed=5, directory=tmp_path), whole)
+    assert_equal(train(network(), *sets, VARIED, seed=5, directory=tmp_path), whole)
 
 
 def test_it_may_be_killed_again_and_again(sets, tmp_path):
@@ -91,7 +99,7 @@ def test_the_csv_log_is_whole_after_a_resume(sets, tmp_path):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["log", "training.ckpt"]
 
 
-def test_other_logs(sets, tmp_path):
+def test_the_log_may_be_left_out_or_be_of_tensorboard(sets, tmp_path):
     train(network(), *sets, short(epochs=1, log=Log.NONE), seed=0, directory=tmp_path / "none")
     assert [path.name for path in (tmp_path / "none").iterdir()] == ["training.ckpt"]
     pytest.importorskip("tensorboard")

@@ -23,6 +23,7 @@ def quick(monkeypatch):
     monkeypatch.setattr(presets, "_default", tiny)
 
 
+@pytest.mark.slow  # five fits
 def test_the_demo_explains_compares_and_can_be_repeated(here, quick):
     result = invoke("demo")
 

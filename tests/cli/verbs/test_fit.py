@@ -197,6 +197,7 @@ def test_damaged_results_are_refused(finished, here, refused):
     assert "run/metrics.json is damaged" in refused("fit", "--resume", "--out", "run")
 
 
+@pytest.mark.slow  # a process of its own
 def test_killed_without_warning_and_resumed_it_ends_the_same(here, environment):
     options = ["fit", "--search-steps", "2", "--members", "2", "--epochs", "8", "--out"]
     command = [sys.executable, "-m", "structured_ensembles.cli", *options, "killed"]

@@ -68,7 +68,7 @@ def counts(width, settings, tasks=10):
         (256, 0.9, [26, 23, 21, 19, 17, 15, 14, 13, 11, 10]),
     ],
 )
-def test_published_allotment(width, pruned, published):
+def test_a_task_gets_as_many_channels_as_were_published(width, pruned, published):
     assert counts(width, replace(LOCAL, keep=1 - pruned)) == published
 
 

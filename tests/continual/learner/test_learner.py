@@ -77,8 +77,11 @@ def test_answers_that_alone_differ_are_told_from_forgetting(twice):
 
 
 def test_what_no_task_reads_may_change(twice):
+    inputs = examples(7).tensors[0]
+    before = [twice.predict(inputs, task=task).probabilities for task in (0, 1)]
     twice.state.backbone.state_dict()["3.weight"][row_of(twice, -1)] *= -1
     twice.check_forgetting()
+    assert all(torch.equal(twice.predict(inputs, task=task).probabilities, before[task]) for task in (0, 1))
 
 
 def test_networks_of_tasks_are_their_own(twice):
@@ -142,6 +145,7 @@ def test_a_loop_goes_on_after_growth_that_it_has_not_seen():
     taught.learn(examples(1))
     looped(taught, [2])
     taught.check_forgetting()
+    assert len(taught.tasks) == 3
 
 
 def test_what_is_usual_comes_from_held_out_examples_if_a_loop_has_some():

@@ -79,7 +79,7 @@ def test_what_a_task_uses_and_cuts_off(network, groups, task):
 
 @pytest.mark.parametrize("task", range(3))
 @pytest.mark.parametrize("rule", CrossBlock)
-def test_what_may_change(network, groups, rule, task):
+def test_only_what_the_rule_allows_may_change(network, groups, rule, task):
     masks = ownership.trainable(network, ownership.ends(network, groups, OWNERS), task, rule, Norms.OWNER)
 
     def may(row, column):

@@ -57,7 +57,7 @@ def test_weights_are_signs_times_a_constant_and_never_change(tiny_backbone, tiny
     assert not torch.equal(learner.masks(0)["4.weight"], learner.masks(1)["4.weight"])
 
 
-def test_training_chooses(learner, tiny_settings, tiny_backbone, tiny_stream, monkeypatch):
+def test_training_changes_the_mask(learner, tiny_settings, tiny_backbone, tiny_stream, monkeypatch):
     """The mask after training is not that of the scores as they were drawn."""
     untrained = SupSup(tiny_backbone, tiny_settings())
     monkeypatch.setattr(untrained, "train", lambda network, *_, **__: network)

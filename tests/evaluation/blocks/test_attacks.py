@@ -253,7 +253,7 @@ def test_a_step_is_as_long_as_asked():
 
 @pytest.mark.parametrize("epsilon", [-0.1, 1.1, math.nan, math.inf])
 @BOTH
-def test_an_impossible_epsilon(attack, epsilon):
+def test_an_impossible_epsilon_is_refused(attack, epsilon):
     with pytest.raises(SettingsError, match=rf"epsilon {epsilon}: .* pass 0 to 1, such as 0.02"):
         attack(ENSEMBLE, *draw(2), epsilon)
 
@@ -267,7 +267,7 @@ def test_an_impossible_epsilon(attack, epsilon):
         ({"seed": -1}, "seed -1 is negative"),
     ],
 )
-def test_impossible_settings(arguments, message):
+def test_impossible_settings_are_refused(arguments, message):
     with pytest.raises(SettingsError, match=message):
         pgd(ENSEMBLE, *draw(2), 0.1, **{"seed": 0, **arguments})
 

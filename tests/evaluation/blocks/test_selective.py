@@ -147,7 +147,7 @@ def test_a_perfect_ranking_is_the_best_and_its_reverse_the_worst(right, wrong):
     assert coverage_at_risk(places, correct, 0.0) == right / (right + wrong)
 
 
-def test_known_numbers():
+def test_curves_of_four_examples_by_hand():
     uncertainty = torch.tensor([0.4, 0.1, 0.3, 0.2])
     correct = torch.tensor([False, True, True, False])  # in order: right, wrong, right, wrong
     assert aurc(uncertainty, correct) == pytest.approx((0 + 1 / 2 + 1 / 3 + 2 / 4) / 4)

@@ -32,7 +32,7 @@ def ensemble(*channels: dict[str, list[int]], groups: tuple[Group, ...] = (), me
 VOTES = torch.tensor([[0, 1, 1, 0], [0, 1, 0, 1]])
 
 
-def test_by_layer():
+def test_widths_and_overlaps_are_told_by_layer():
     groups = (group("stem", 6), group("block.conv", 4), group("late", 3))
     members = {"stem": [0, 1, 2], "block.conv": [3]}, {"stem": [2, 3], "block.conv": [0, 1], "late": [0]}
     found = structure(ensemble(*members, groups=groups), VOTES)
@@ -47,7 +47,7 @@ def test_by_layer():
     )
 
 
-def test_as_json():
+def test_it_is_the_part_of_the_schema():
     found = structure(ensemble({"stem": [0]}, {"stem": [0, 1]}, groups=(group("stem", 2),)), VOTES)
     assert json.loads(json.dumps(asdict(found), allow_nan=False)) == {
         "agreement": [[1, 0.5], [0.5, 1]],

@@ -143,7 +143,7 @@ def test_nothing_complains_and_nothing_is_fetched(visit, evaluation):
     assert [address for address in page.requests if not address.startswith("data:")] == [page.url]
 
 
-def test_no_name_runs(visit, evaluation):
+def test_names_are_shown_and_never_run_as_code(visit, evaluation):
     attack = "<script>alert(1)</script><img src=x onerror=alert(2)>"
     evaluation["data"] |= {"name": attack, "classes": [attack] * 10}
     evaluation["predictors"][0]["name"] = attack

@@ -187,6 +187,7 @@ def test_no_two_cells_share_a_file(fake: Fake, digits: ImageData, tmp_path: Path
 SMALL = Grid(PLAN, ("single", "narrow"), (2,), ("1x",), (0,))
 
 
+@pytest.mark.slow  # two processes that import torch and Lightning
 def test_results_do_not_depend_on_how_many_run_at_once(digits: ImageData, tmp_path: Path) -> None:
     folders = {jobs: tmp_path / str(jobs) for jobs in (1, 2)}
     one, two = (work(SMALL).carry_out(digits, folder, jobs) for jobs, folder in folders.items())

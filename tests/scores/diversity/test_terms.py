@@ -69,7 +69,7 @@ def test_gradients_are_finite_at_identical_members(name, start, dtype, random_sc
 @settings(max_examples=40)
 @given(data=st.data())
 @pytest.mark.parametrize("name", BOUNDED)
-def test_bounded(name, any_scores, data):
+def test_a_term_lies_between_zero_and_one(name, any_scores, data):
     value = TERMS[name](observe(data.draw(any_scores))).item()
     assert -1e-9 <= value <= 1 + 1e-9
 

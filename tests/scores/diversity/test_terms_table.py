@@ -50,7 +50,7 @@ def test_unknown_term_proposes_the_nearest():
 
 @pytest.mark.parametrize("weight", [-0.1, math.nan, math.inf])
 @pytest.mark.parametrize("use", [check_weights, needs_logits, lambda weights: penalty(weights, SEEN)])
-def test_bad_weight(weight, use):
+def test_a_weight_that_is_no_finite_number_is_refused(weight, use):
     with pytest.raises(SettingsError, match=f"weight of diversity term 'overlap' is {weight}, expected a finite"):
         use({"cosine": 1.0, "overlap": weight})
 
