@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from structured_ensembles.evaluation.cost import Cost
 from structured_ensembles.evaluation.metrics import (
     Metrics,
     Reliability,
@@ -13,8 +12,8 @@ from structured_ensembles.evaluation.metrics import (
     nll,
     reliability,
 )
-from structured_ensembles.evaluation.table import Row, as_json, render
-from structured_ensembles.networks.sizes import buffers, flops, parameters
+from structured_ensembles.evaluation.table import Row, render
+from structured_ensembles.networks.sizes import Cost, buffers, flops, parameters
 
 __all__ = [
     "Cost",
@@ -22,7 +21,6 @@ __all__ = [
     "Reliability",
     "Row",
     "accuracy",
-    "as_json",
     "brier",
     "buffers",
     "ece",

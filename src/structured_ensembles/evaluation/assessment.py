@@ -7,8 +7,7 @@ in docs/evaluation.md.
 from __future__ import annotations
 
 import importlib.metadata
-import math
-from dataclasses import asdict, dataclass, is_dataclass
+from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -27,6 +26,7 @@ from structured_ensembles.evaluation.blocks.ood import out_of_distribution
 from structured_ensembles.evaluation.blocks.selective import selective
 from structured_ensembles.evaluation.blocks.structure import Structure, structure
 from structured_ensembles.evaluation.corruptions import corruptions, corruptions_of_files
+from structured_ensembles.evaluation.entry import plain
 from structured_ensembles.evaluation.metrics import check_bins
 
 if TYPE_CHECKING:
@@ -119,7 +119,7 @@ def assess(
     record = ensemble.record
     head = {"name": name, "file": path.name, "method": record.method, "members": record.members}
     return Assessment(
-        {**head, "bytes": path.stat().st_size, "failures": failures, **_plain(entry)}, answers, entry["structure"]
+        {**head, "bytes": path.stat().st_size, "failures": failures, **plain(entry)}, answers, entry["structure"]
     )
 
 
@@ -214,14 +214,3 @@ def _attempt(name: str, measure: Callable[[], Any], failures: dict[str, str]) ->
     except Exception as error:  # noqa: BLE001 (one measurement must not cost the others)
         failures[name] = f"{type(error).__name__}: {error}"
     return None
-
-
-def _plain(value: Any) -> Any:  # noqa: ANN401 (whatever a measurement holds)
-    """As JSON has it: dicts, lists, and None for what is not a finite number."""
-    if is_dataclass(value) and not isinstance(value, type):
-        value = asdict(value)
-    if isinstance(value, dict):
-        return {key: _plain(one) for key, one in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_plain(one) for one in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -8,7 +8,7 @@ in float64, so that a number does not depend on the order of a large test set.
 from __future__ import annotations
 
 import math
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -43,10 +43,6 @@ class Metrics:
     entropy_right: float
     entropy_wrong: float
     examples: int
-
-    def to_json(self) -> dict[str, float | None]:
-        """The fields, with None for NaN, which JSON does not have."""
-        return {name: None if math.isnan(value) else value for name, value in asdict(self).items()}
 
 
 @dataclass(frozen=True)

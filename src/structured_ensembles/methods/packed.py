@@ -12,11 +12,11 @@ from structured_ensembles.errors import SettingsError
 from structured_ensembles.implicit import Form
 from structured_ensembles.implicit.torch_uncertainty import check_independent
 from structured_ensembles.methods.fitting import Base, Built, Fittable, Fold
-from structured_ensembles.options.budget import Unit
 from structured_ensembles.prediction.ensemble import Ensemble
 from structured_ensembles.scores.selection import impossible
 
 if TYPE_CHECKING:
+    from structured_ensembles.options.budget import Unit
     from structured_ensembles.options.ensemble import Settings
 
 _STEPS = 512
@@ -68,5 +68,4 @@ class PackedEnsemble(Fittable):
         form = None if steps is None else Form("packed", {"alpha": steps / _STEPS})
         record = self._recorded(fold, Built([], form))
         record = replace(record, method="single", members=1) if form is None else record
-        size = Ensemble([self.draw(fold.seed, form=form)], record).size()
-        return {Unit.BYTES: size.bytes, Unit.PARAMETERS: size.parameters, Unit.FLOPS: size.flops}[unit]
+        return Ensemble([self.draw(fold.seed, form=form)], record).size().in_unit(unit)
