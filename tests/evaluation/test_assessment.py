@@ -9,10 +9,13 @@ import torch
 
 from structured_ensembles.data.sources import ImageData, Split, Unlabelled, as_dataset
 from structured_ensembles.errors import SettingsError
-from structured_ensembles.evaluation import assessment, report
-from structured_ensembles.evaluation.assessment import BLOCKS, Extent, assess, evaluation, spread
+from structured_ensembles.evaluation import report
+from structured_ensembles.evaluation.answers import evenly
+from structured_ensembles.evaluation.assessment import assess, evaluation
+from structured_ensembles.evaluation.blocks import footprint, selective
+from structured_ensembles.evaluation.subject import Extent
 from structured_ensembles.networks import NetworkSpec
-from structured_ensembles.options.catalogue import METHODS
+from structured_ensembles.options.catalogue import BLOCKS, METHODS
 from structured_ensembles.options.presets import settings
 from structured_ensembles.options.training import TrainingSettings
 from structured_ensembles.prediction.ensemble import Ensemble
@@ -79,7 +82,7 @@ def test_a_measurement_that_fails_leaves_the_others(narrow, monkeypatch):
     def fail(*_arguments, **_more):
         raise ZeroDivisionError("by zero")
 
-    monkeypatch.setattr(assessment, "selective", fail)
+    monkeypatch.setattr(selective, "selective", fail)
     broken = Unlabelled("torn", torch.full((4, 1, 8, 8), float("nan")), ())
     found = assess(ensemble, path, IMAGES, [broken, Unlabelled("none", torch.rand(0, 1, 8, 8), ())], BRIEF, "ours")
 
@@ -99,7 +102,7 @@ def test_an_ensemble_of_nan_is_told_and_the_page_is_written(narrow, tmp_path, mo
     broken, path = Ensemble.load(narrow[1]), narrow[1]
     for parameter in broken.parameters():
         parameter.data.fill_(float("nan"))
-    monkeypatch.setattr(assessment, "cost_in_use", lambda *_, **__: {"measured": 1})
+    monkeypatch.setattr(footprint, "cost_in_use", lambda *_, **__: {"measured": 1})
 
     found = assess(broken, path, IMAGES, [], replace(BRIEF, skipped=()), "ours")
     assert found.entry["cost"] == {"measured": 1}
@@ -140,4 +143,4 @@ def test_impossible_extents_are_refused(wrong, message):
 
 @pytest.mark.parametrize(("count", "sample", "expected"), [(5, 9, [0, 1, 2, 3, 4]), (9, 3, [0, 4, 8]), (4, 1, [0])])
 def test_a_sample_is_spread_evenly(count, sample, expected):
-    assert spread(count, sample).tolist() == expected
+    assert evenly(count, sample).tolist() == expected

@@ -5,8 +5,9 @@ from dataclasses import replace
 
 import torch
 
-from structured_ensembles.evaluation import cost, measure
+from structured_ensembles.evaluation import cost
 from structured_ensembles.evaluation.entry import evaluated, plain, row, unfitted
+from structured_ensembles.evaluation.metrics import measure
 from structured_ensembles.networks import NetworkSpec
 from structured_ensembles.networks.sizes import Cost, buffers
 

@@ -13,8 +13,8 @@ from torch import Tensor
 from torchmetrics.functional.classification import multiclass_calibration_error
 
 from structured_ensembles.errors import DataError, SettingsError
-from structured_ensembles.evaluation import Metrics, accuracy, brier, ece, measure, nll, reliability
 from structured_ensembles.evaluation.entry import plain
+from structured_ensembles.evaluation.metrics import Metrics, accuracy, brier, ece, measure, nll, reliability
 
 CASES = st.tuples(st.integers(1, 60), st.integers(2, 7), st.integers(0, 10**6), st.sampled_from([0.3, 1.0, 6.0]))
 BINS = st.integers(1, 30)

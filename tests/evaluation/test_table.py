@@ -8,7 +8,9 @@ from dataclasses import replace
 import pytest
 from rich.console import Console
 
-from structured_ensembles.evaluation import Cost, Metrics, Row, render
+from structured_ensembles.evaluation.metrics import Metrics
+from structured_ensembles.evaluation.table import Row, render
+from structured_ensembles.networks.sizes import Cost
 
 METRICS = Metrics(0.9, 0.3, 0.15, 0.02, 0.2, 0.9, 1000)
 COST = Cost(parameters=274_442, buffers=1_400, bytes=1_120_000, flops=82_000_000)

@@ -19,8 +19,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from structured_ensembles.data.sources import ImageData
-    from structured_ensembles.evaluation import Cost
     from structured_ensembles.methods.fitting import Fittable
+    from structured_ensembles.networks.sizes import Cost
     from structured_ensembles.options.plans import Plan
 
 _FILES = (

@@ -62,6 +62,11 @@ class Answers:
         return self.prediction.classes == self.labels
 
 
+def evenly(count: int, most: int) -> Tensor:
+    """Indices of at most so many of ``count`` things, evenly spaced: int64."""
+    return torch.linspace(0, count - 1, min(count, most), dtype=torch.float64).round().long()
+
+
 def logits_of(ensemble: Ensemble, parts: Iterable[Tensor]) -> Tensor:
     """(M, N, K), on the CPU: the members' logits on all parts of N images, which may be uint8."""
     return torch.cat([ensemble.logits(as_float(part)).cpu() for part in parts], dim=1)

@@ -21,6 +21,10 @@ if TYPE_CHECKING:
     from structured_ensembles.types import Prediction
 
 
+SCHEMA, VERSION = "structens-evaluation", 1
+"""Of the ``metrics.json`` of a whole evaluation."""
+
+
 def title(name: str, members: int) -> str:
     """What a table calls a method."""
     words = {"single": "single network", "deep": "deep ensemble"}

@@ -18,9 +18,10 @@ import torch
 
 from structured_ensembles.data import sources as datasets
 from structured_ensembles.errors import ArtefactError, NetworkError, first_line
-from structured_ensembles.evaluation import Cost, Reliability, Row, cost, reliability
+from structured_ensembles.evaluation import cost
 from structured_ensembles.evaluation.answers import answer
 from structured_ensembles.evaluation.entry import evaluated, row, unfitted
+from structured_ensembles.evaluation.metrics import Reliability, reliability
 from structured_ensembles.files.whole import write_whole
 from structured_ensembles.methods import make
 from structured_ensembles.methods.single import SingleNetwork
@@ -35,7 +36,9 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from structured_ensembles.data.sources import ImageData
+    from structured_ensembles.evaluation.table import Row
     from structured_ensembles.methods.fitting import Fittable
+    from structured_ensembles.networks.sizes import Cost
     from structured_ensembles.options.plans import Plan
 
 SCHEMA = 1

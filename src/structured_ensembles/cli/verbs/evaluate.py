@@ -9,6 +9,7 @@ import click
 
 from structured_ensembles.cli.options import FITTED, declared
 from structured_ensembles.cli.verb import Verb, plugin_option
+from structured_ensembles.options.catalogue import BLOCKS
 
 if TYPE_CHECKING:
     from structured_ensembles.artefact.file import Record
@@ -60,8 +61,7 @@ _ONLY_WITH_ALL = ("against", "ood", "sample", "epsilon", "cifar_c", "seed", "ski
     "--skip",
     multiple=True,
     metavar="BLOCK",
-    help="With --all: leave out calibration, uncertainty, selective, out_of_distribution, adversarial, corruptions, "
-    "cost or structure. Repeatable.",
+    help=f"With --all: leave out {', '.join([*BLOCKS][:-1])} or {[*BLOCKS][-1]}. Repeatable.",
 )
 @plugin_option
 @click.option("--out", type=_PATH, help="With --all: where to write. [beside the artefact, NAME-evaluation]")

@@ -11,7 +11,7 @@ import torch
 
 from structured_ensembles.errors import SettingsError
 from structured_ensembles.evaluation.answers import ask
-from structured_ensembles.evaluation.blocks.attacks import STEPS, check_epsilon, checked, fgsm, pgd
+from structured_ensembles.evaluation.blocks.attacks import EPSILONS, STEPS, check_epsilon, checked, fgsm, pgd
 from structured_ensembles.evaluation.metrics import accuracy, nll
 from structured_ensembles.prediction.ensemble import Ensemble
 from structured_ensembles.prediction.uncertainty import rejection_report
@@ -23,12 +23,10 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
+    from structured_ensembles.evaluation.subject import Subject
     from structured_ensembles.progress import Bar
 
 Item = TypeVar("Item")
-
-EPSILONS = (0.001, 0.01, 0.02, 0.1, 0.5)
-"""The published step sizes."""
 
 
 @dataclass(frozen=True)
@@ -82,6 +80,12 @@ class Adversarial:
     fgsm: tuple[Attacked, ...]
     pgd: tuple[Attacked, ...]
     transfer: Transfer | None
+
+
+def measured(subject: Subject) -> Adversarial:
+    """Of some of the test images."""
+    extent = subject.extent
+    return adversarial(subject.ensemble, *subject.sample, subject.threshold, epsilons=extent.epsilons, seed=extent.seed)
 
 
 def adversarial(

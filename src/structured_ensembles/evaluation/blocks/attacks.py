@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 
     from structured_ensembles.prediction.ensemble import Ensemble
 
+EPSILONS = (0.001, 0.01, 0.02, 0.1, 0.5)
+"""The published step sizes."""
 STEPS = 10
 """Of `pgd`, unless told otherwise."""
 _BATCH = 256

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from structured_ensembles.evaluation.answers import Answers
+    from structured_ensembles.evaluation.subject import Subject
 
 PUBLISHED_BINS = 30
 
@@ -75,6 +76,11 @@ class Calibration:
     uncalibrated: CalibrationMetrics
     calibrated: CalibrationMetrics | None
     reliability: Reliability
+
+
+def measured(subject: Subject) -> Calibration:
+    """Of its answers to the test images."""
+    return calibration(subject.answers, subject.extent.bins, subject.summary.get("temperature"))
 
 
 def calibration(answers: Answers, bins: int = 15, temperature: float | None = None) -> Calibration:

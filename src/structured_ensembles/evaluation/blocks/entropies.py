@@ -14,6 +14,7 @@ from structured_ensembles.prediction.uncertainty import disagreement, pairwise_k
 
 if TYPE_CHECKING:
     from structured_ensembles.evaluation.answers import Answers
+    from structured_ensembles.evaluation.subject import Subject
 
 BARS = 20
 """Of a histogram of entropies."""
@@ -59,6 +60,11 @@ class Uncertainty:
     entropy_right: float
     entropy_wrong: float
     histogram: EntropyHistogram
+
+
+def measured(subject: Subject) -> Uncertainty:
+    """Of its answers to the test images."""
+    return entropies(subject.answers)
 
 
 def entropies(answers: Answers) -> Uncertainty:

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from structured_ensembles.artefact.file import Record
+    from structured_ensembles.evaluation.subject import Subject
 
 Note: TypeAlias = Callable[[str], object]
 """What is told why a number is missing, in one sentence; what it returns is not looked at."""
@@ -86,6 +87,11 @@ class Resident(NamedTuple):
 
     before: int
     peak: int
+
+
+def measured(subject: Subject) -> CostInUse:
+    """Of its file."""
+    return cost_in_use(subject.path, lambda text: subject.failures.setdefault("cost: peak memory", text))
 
 
 def cost_in_use(predictor: Ensemble | str | Path, note: Note = warnings.warn) -> CostInUse:

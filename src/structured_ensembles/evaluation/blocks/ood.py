@@ -11,16 +11,22 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import TypeAlias
+from functools import partial
+from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from structured_ensembles.data.sources import Unlabelled
 from structured_ensembles.errors import DataError
-from structured_ensembles.evaluation.answers import Answers
+from structured_ensembles.evaluation.answers import Answers, ask
+from structured_ensembles.evaluation.blocks import synthetic
 from structured_ensembles.evaluation.blocks.entropies import entropy_counts, entropy_edges
+
+if TYPE_CHECKING:
+    from structured_ensembles.evaluation.subject import Subject
 
 Score: TypeAlias = Callable[[Answers], Tensor]
 """Gives each example a number, (N,): the higher, the more unusual."""
@@ -112,6 +118,20 @@ SCORES: Mapping[str, Score] = {
     "energy": energy,
 }
 """By name, what images are scored with."""
+
+
+def measured(subject: Subject) -> list[OutOfDistribution] | None:
+    """Of every set of unfamiliar images, the built-in ones first; a set that fails stops no other."""
+    inside, (some, _) = subject.answers, subject.sample
+    built_in = [Unlabelled(name, make(some, subject.extent.seed), ()) for name, make in synthetic.SETS.items()]
+
+    def one(outside: Unlabelled) -> OutOfDistribution:
+        answers = ask(subject.ensemble, outside.images, what=f"Answering {outside.name}")
+        return out_of_distribution(inside, answers, outside.name)
+
+    sets = [*built_in, *subject.outside]
+    found = [subject.attempt(f"out_of_distribution: {outside.name}", partial(one, outside)) for outside in sets]
+    return [part for part in found if part is not None] or None
 
 
 def out_of_distribution(inside: Answers, outside: Answers, name: str) -> OutOfDistribution:

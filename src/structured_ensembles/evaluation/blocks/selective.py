@@ -26,6 +26,7 @@ from structured_ensembles.prediction.uncertainty import Rejection, rejection_rep
 
 if TYPE_CHECKING:
     from structured_ensembles.evaluation.answers import Answers
+    from structured_ensembles.evaluation.subject import Subject
 
 
 @dataclass(frozen=True)
@@ -78,6 +79,13 @@ class Selective:
     gamma: float | None
     at_threshold: Rejection | None
     by_gamma: tuple[RejectionAtGamma, ...] | None
+
+
+def measured(subject: Subject) -> Selective:
+    """Of its answers to the test images."""
+    held_out = subject.summary
+    gamma, quartiles = held_out.get("rejection_gamma"), held_out.get("correct_entropy_quartiles")
+    return selective(subject.answers, subject.threshold, gamma, quartiles)
 
 
 def selective(

@@ -22,6 +22,7 @@ from structured_ensembles.prediction.uncertainty import rejection_report
 from structured_ensembles.progress import bar
 
 if TYPE_CHECKING:
+    from structured_ensembles.evaluation.subject import Subject
     from structured_ensembles.prediction.ensemble import Ensemble
 
 
@@ -85,6 +86,16 @@ class Corruptions:
 
 _Cells: TypeAlias = Mapping[tuple[str, int], Scores]  # by kind and severity
 _Labelled: TypeAlias = tuple[Tensor, Tensor]
+
+
+def measured(subject: Subject) -> Corruptions:
+    """Of some of the test images, or of the published files; a kind that cannot be read stops no other."""
+    ensemble, threshold, extent = subject.ensemble, subject.threshold, subject.extent
+    if extent.corrupted is None:
+        return corruptions(ensemble, *subject.sample, threshold, bins=extent.bins, seed=extent.seed)
+    found, missing = corruptions_of_files(ensemble, extent.corrupted, threshold, bins=extent.bins, limit=extent.sample)
+    subject.failures.update({f"corruptions: {kind}": message for kind, message in missing.items()})
+    return found
 
 
 def corruptions(

@@ -11,10 +11,10 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from structured_ensembles.data import sources as datasets
-from structured_ensembles.evaluation import ece, measure, nll
 from structured_ensembles.evaluation.answers import answer
 from structured_ensembles.evaluation.cost import as_json
 from structured_ensembles.evaluation.entry import plain
+from structured_ensembles.evaluation.metrics import ece, measure, nll
 from structured_ensembles.experiments import run
 from structured_ensembles.experiments.comparison.records import Cell, Result, from_json, to_json
 from structured_ensembles.experiments.grids import Work, attempted
