@@ -14,7 +14,6 @@ from structured_ensembles.evaluation.answers import ask
 from structured_ensembles.evaluation.blocks.attacks import EPSILONS, STEPS, check_epsilon, checked, fgsm, pgd
 from structured_ensembles.evaluation.metrics import accuracy, nll
 from structured_ensembles.prediction.ensemble import Ensemble
-from structured_ensembles.prediction.uncertainty import rejection_report
 from structured_ensembles.progress import bar
 from structured_ensembles.seeding import derived_seed
 
@@ -155,13 +154,13 @@ def _paced(items: Sequence[Item], name: str, passes: int, progress: Bar) -> Iter
 def _attacked(ensemble: Ensemble, labels: Tensor, threshold: float | None, epsilon: float, images: Tensor) -> Attacked:
     answers = ask(ensemble, images, labels)
     said = answers.prediction
-    report = None if threshold is None else rejection_report(said.predictive_entropy, answers.correct, threshold)
+    rejection = answers.rejection(threshold)
     return Attacked(
         epsilon=epsilon,
         accuracy=accuracy(said.probabilities, labels),
         nll=nll(said.probabilities, labels),
         predictive_entropy=float(said.predictive_entropy.double().mean()),
-        rejected_share=None if report is None else report.rejected_share,
+        rejected_share=rejection.rejected_share if rejection else None,
     )
 
 

@@ -22,7 +22,7 @@ from torch import Tensor
 from structured_ensembles.errors import DataError, SettingsError
 from structured_ensembles.evaluation.metrics import checked_answers, running_sum
 from structured_ensembles.prediction.calibrating import GAMMAS
-from structured_ensembles.prediction.uncertainty import Rejection, rejection_report, threshold_above
+from structured_ensembles.prediction.uncertainty import Rejection, check_pairs, rejection_report, threshold_above
 
 if TYPE_CHECKING:
     from structured_ensembles.evaluation.answers import Answers
@@ -116,7 +116,7 @@ def selective(
         curve=risk_coverage(entropies, correct),
         threshold=threshold,
         gamma=gamma,
-        at_threshold=None if threshold is None else rejection_report(entropies, correct, threshold),
+        at_threshold=answers.rejection(threshold),
         by_gamma=None if quartiles is None else reject_by_gamma(entropies, correct, quartiles),
     )
 
@@ -205,11 +205,7 @@ def _risks(uncertainty: Tensor, correct: Tensor) -> Tensor:
 
 def _wrong(uncertainty: Tensor, correct: Tensor) -> Tensor:
     """(N + 1,), float64: how many of the 0, 1, ..., N most certain answers are wrong."""
-    if uncertainty.dim() != 1 or uncertainty.shape != correct.shape or uncertainty.numel() == 0:
-        shapes = f"{tuple(uncertainty.shape)} uncertainties and {tuple(correct.shape)} answers"
-        raise DataError(f"{shapes}: pass one uncertainty and one answer per example, for one example at least")
-    if correct.dtype != torch.bool:
-        raise DataError(f"correct is {correct.dtype}: pass booleans, for example classes == labels")
+    check_pairs(uncertainty, correct, "uncertainty", "uncertainties")
     broken = int(uncertainty.isnan().sum())
     if broken:
         raise DataError(f"{broken} of {len(correct)} uncertainties are NaN: look for NaN in the logits")

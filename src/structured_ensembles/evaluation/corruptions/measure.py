@@ -14,11 +14,11 @@ import torch
 from torch import Tensor
 
 from structured_ensembles.errors import DataError, SettingsError
-from structured_ensembles.evaluation.answers import Answers, ask
+from structured_ensembles.evaluation.answers import ask
 from structured_ensembles.evaluation.corruptions import files
 from structured_ensembles.evaluation.corruptions.kinds import KINDS, NAME, SEVERITIES, STANDARD, check_choices, corrupt
-from structured_ensembles.evaluation.metrics import accuracy, ece, nll
-from structured_ensembles.prediction.uncertainty import rejection_report
+from structured_ensembles.evaluation.entry import plain
+from structured_ensembles.evaluation.metrics import accuracy, check_bins, ece, nll
 from structured_ensembles.progress import bar
 
 if TYPE_CHECKING:
@@ -221,20 +221,14 @@ def _score(ensemble: Ensemble, labelled: _Labelled, *, threshold: float | None, 
     images, labels = labelled
     answers = ask(ensemble, images, labels)
     probabilities = answers.prediction.probabilities
-    rejected, kept = (None, None) if threshold is None else _rejected(answers, threshold)
+    rejection = answers.rejection(threshold)
     return Scores(
         accuracy=accuracy(probabilities, labels),
         nll=nll(probabilities, labels),
         ece=ece(probabilities, labels, bins),
-        rejected_share=rejected,
-        accuracy_of_kept=kept,
+        rejected_share=rejection.rejected_share if rejection else None,
+        accuracy_of_kept=plain(rejection.accuracy_of_kept) if rejection else None,
     )
-
-
-def _rejected(answers: Answers, threshold: float) -> tuple[float, float | None]:
-    report = rejection_report(answers.prediction.predictive_entropy, answers.correct, threshold)
-    kept = report.accuracy_of_kept
-    return report.rejected_share, None if math.isnan(kept) else kept
 
 
 def _summary(name: str, cells: _Cells) -> Corruptions:
@@ -267,8 +261,7 @@ def _bytes(images: Tensor) -> Tensor:
 
 
 def _check_measuring(bins: int, threshold: float | None) -> None:
-    if bins < 1:
-        raise SettingsError(f"bins {bins}: pass 1 or more; 15 is usual")
+    check_bins(bins)
     if threshold is not None and math.isnan(threshold):
         raise SettingsError("threshold nan: pass an entropy in nats, or None to reject nothing")
 
