@@ -65,6 +65,20 @@ def test_every_method_can_be_measured_and_shown(method, tmp_path):
     assert (tmp_path / "report.html").stat().st_size > 10_000
 
 
+def test_a_block_that_was_added_is_measured_with_the_others(narrow, monkeypatch):
+    monkeypatch.setattr(BLOCKS, "_added", {})
+    monkeypatch.setattr(BLOCKS, "_about", dict(BLOCKS._about))
+    BLOCKS.add("unanimous", lambda subject: {"share": subject.answers.prediction.votes.eq(0).all(0).double().mean()})
+    BLOCKS.add("broken", lambda subject: subject.no_such_thing)
+
+    found = assess(*narrow, IMAGES, [], replace(BRIEF, skipped=("cost", "adversarial", "corruptions")), "ours").entry
+
+    assert 0 <= found["unanimous"]["share"] <= 1
+    assert found["broken"] is None
+    assert "no_such_thing" in found["failures"]["broken"]
+    assert found["calibration"] is not None
+
+
 def test_the_answers_to_the_test_images_are_computed_once(narrow, monkeypatch):
     ensemble, path = narrow
     seen = []
