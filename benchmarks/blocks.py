@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 from structured_ensembles import Ensemble
 from structured_ensembles.data import sources
 from structured_ensembles.evaluation import text
-from structured_ensembles.evaluation.assessment import Extent, assess, evaluation
+from structured_ensembles.evaluation.assessment import assess, evaluation
+from structured_ensembles.evaluation.subject import Extent
 from structured_ensembles.experiments import run
 from structured_ensembles.files.whole import write_whole
 

@@ -20,7 +20,8 @@ from structured_ensembles import Ensemble
 from structured_ensembles.data import sources
 from structured_ensembles.data.sources import ImageData, Split
 from structured_ensembles.evaluation.answers import ask
-from structured_ensembles.evaluation.assessment import Extent, assess
+from structured_ensembles.evaluation.assessment import assess
+from structured_ensembles.evaluation.subject import Extent
 from structured_ensembles.networks import NetworkSpec
 from structured_ensembles.options.catalogue import METHODS
 from structured_ensembles.options.presets import settings

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import torch
@@ -26,6 +25,8 @@ from structured_ensembles.scores.scaling import frozen, scaled
 from structured_ensembles.scores.search import forward_members
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from structured_ensembles.types import Importance, Scores, Topology
 
 SHAPE, MEMBERS, BATCH, BATCHES, ROUNDS = (3, 32, 32), 3, 16, 2, 3

@@ -9,10 +9,13 @@ import torch
 
 from structured_ensembles.data.sources import ImageData, Split, Unlabelled
 from structured_ensembles.errors import SettingsError
-from structured_ensembles.evaluation import assessment, report
-from structured_ensembles.evaluation.assessment import BLOCKS, Extent, assess, evaluation, spread
+from structured_ensembles.evaluation import report
+from structured_ensembles.evaluation.answers import evenly
+from structured_ensembles.evaluation.assessment import assess, evaluation
+from structured_ensembles.evaluation.blocks import footprint, selective
+from structured_ensembles.evaluation.subject import Extent
 from structured_ensembles.networks import NetworkSpec
-from structured_ensembles.options.catalogue import METHODS
+from structured_ensembles.options.catalogue import BLOCKS, METHODS
 from structured_ensembles.options.presets import settings
 from structured_ensembles.options.training import TrainingSettings
 from structured_ensembles.prediction.ensemble import Ensemble
@@ -62,6 +65,20 @@ def test_every_method_can_be_measured_and_shown(method, tmp_path):
     assert (tmp_path / "report.html").stat().st_size > 10_000
 
 
+def test_a_block_that_was_added_is_measured_with_the_others(narrow, monkeypatch):
+    monkeypatch.setattr(BLOCKS, "_added", {})
+    monkeypatch.setattr(BLOCKS, "_about", dict(BLOCKS._about))
+    BLOCKS.add("unanimous", lambda subject: {"share": subject.answers.prediction.votes.eq(0).all(0).double().mean()})
+    BLOCKS.add("broken", lambda subject: subject.no_such_thing)
+
+    found = assess(*narrow, IMAGES, [], replace(BRIEF, skipped=("cost", "adversarial", "corruptions")), "ours").entry
+
+    assert 0 <= found["unanimous"]["share"] <= 1
+    assert found["broken"] is None
+    assert "no_such_thing" in found["failures"]["broken"]
+    assert found["calibration"] is not None
+
+
 def test_the_answers_to_the_test_images_are_computed_once(narrow, monkeypatch):
     ensemble, path = narrow
     seen = []
@@ -79,7 +96,7 @@ def test_a_measurement_that_fails_leaves_the_others(narrow, monkeypatch):
     def fail(*_arguments, **_more):
         raise ZeroDivisionError("by zero")
 
-    monkeypatch.setattr(assessment, "selective", fail)
+    monkeypatch.setattr(selective, "selective", fail)
     broken = Unlabelled("torn", torch.full((4, 1, 8, 8), float("nan")), ())
     found = assess(ensemble, path, IMAGES, [broken, Unlabelled("none", torch.rand(0, 1, 8, 8), ())], BRIEF, "ours")
 
@@ -99,7 +116,7 @@ def test_an_ensemble_of_nan_is_told_and_the_page_is_written(narrow, tmp_path, mo
     broken, path = Ensemble.load(narrow[1]), narrow[1]
     for parameter in broken.parameters():
         parameter.data.fill_(float("nan"))
-    monkeypatch.setattr(assessment, "cost_in_use", lambda *_, **__: {"measured": 1})
+    monkeypatch.setattr(footprint, "cost_in_use", lambda *_, **__: {"measured": 1})
 
     found = assess(broken, path, IMAGES, [], replace(BRIEF, skipped=()), "ours")
     assert found.entry["cost"] == {"measured": 1}
@@ -140,4 +157,4 @@ def test_impossible_extents_are_refused(wrong, message):
 
 @pytest.mark.parametrize(("count", "sample", "expected"), [(5, 9, [0, 1, 2, 3, 4]), (9, 3, [0, 4, 8]), (4, 1, [0])])
 def test_a_sample_is_spread_evenly(count, sample, expected):
-    assert spread(count, sample).tolist() == expected
+    assert evenly(count, sample).tolist() == expected

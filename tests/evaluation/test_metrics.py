@@ -13,7 +13,8 @@ from torch import Tensor
 from torchmetrics.functional.classification import multiclass_calibration_error
 
 from structured_ensembles.errors import DataError, SettingsError
-from structured_ensembles.evaluation import Metrics, accuracy, brier, ece, measure, nll, reliability
+from structured_ensembles.evaluation.entry import plain
+from structured_ensembles.evaluation.metrics import Metrics, accuracy, brier, ece, measure, nll, reliability
 
 CASES = st.tuples(st.integers(1, 60), st.integers(2, 7), st.integers(0, 10**6), st.sampled_from([0.3, 1.0, 6.0]))
 BINS = st.integers(1, 30)
@@ -96,7 +97,7 @@ def test_full_confidence_shares_a_bin_with_nearly_full_confidence():
 
 def test_perfect_and_hopeless_answers():
     right = measure(torch.eye(3), torch.arange(3))
-    assert right.to_json() == {**dataclasses.asdict(Metrics(1.0, 0.0, 0.0, 0.0, 0.0, 0.0, 3)), "entropy_wrong": None}
+    assert plain(right) == {**dataclasses.asdict(Metrics(1.0, 0.0, 0.0, 0.0, 0.0, 0.0, 3)), "entropy_wrong": None}
     wrong = measure(torch.eye(3), torch.tensor([1, 2, 0]))
     worst = -math.log(torch.finfo(torch.float32).tiny)
     assert (wrong.accuracy, wrong.brier, wrong.ece) == pytest.approx((0, 2, 1))
@@ -121,7 +122,7 @@ def test_measure_gathers_the_single_functions(case, bins):
         examples=len(labels),
     )
     assert all(type(value) in (float, int) for value in dataclasses.asdict(metrics).values())
-    assert json.loads(json.dumps(metrics.to_json(), allow_nan=False)) == metrics.to_json()
+    assert json.loads(json.dumps(plain(metrics), allow_nan=False)) == plain(metrics)
 
 
 def test_likelihood_sees_what_float32_can_still_hold():

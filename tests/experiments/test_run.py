@@ -8,7 +8,7 @@ from torch import nn
 
 from structured_ensembles.data.sources import load
 from structured_ensembles.errors import ArtefactError, NetworkError, SettingsError
-from structured_ensembles.evaluation.cost import dense
+from structured_ensembles.evaluation.cost import untrained
 from structured_ensembles.experiments import run
 from structured_ensembles.networks import NetworkSpec
 from structured_ensembles.options.plans import Plan
@@ -42,7 +42,7 @@ def test_a_plan_names_known_methods_only():
 
 def test_the_whole_network_is_sized_without_touching_random_numbers():
     state = torch.get_rng_state()
-    dense(NetworkSpec("small_cnn", (1, 8, 8), 10), [str(k) for k in range(10)])
+    untrained(NetworkSpec("small_cnn", (1, 8, 8), 10), [str(k) for k in range(10)]).size()
 
     assert torch.equal(torch.get_rng_state(), state)
 

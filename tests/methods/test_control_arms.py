@@ -18,7 +18,7 @@ from structured_ensembles.methods.shuffled import ShuffledEnsemble
 from structured_ensembles.methods.single import SingleNetwork
 from structured_ensembles.methods.structured import StructuredEnsemble
 from structured_ensembles.networks.resnet import ResNet, Shortcut
-from structured_ensembles.options.budget import Budget, Unit
+from structured_ensembles.options.budget import Budget
 from structured_ensembles.options.catalogue import ARCHITECTURES, METHODS
 from structured_ensembles.types import Side
 
@@ -119,9 +119,7 @@ def test_no_place_more_is_within_the_budget(name: str, network: str, budget: str
     ensemble = fitted(name, spec(network), budget)
     base, unit = ensemble.draw(0), Budget.parse(budget).unit
     size, whole = ensemble.size(), SingleNetwork(spec(network)).fit(images(SHAPES[network])).size()
-    cost, dense = (
-        {Unit.BYTES: one.bytes, Unit.PARAMETERS: one.parameters, Unit.FLOPS: one.flops}[unit] for one in (size, whole)
-    )
+    cost, dense = (one.in_unit(unit) for one in (size, whole))
     limit = Budget.parse(budget).limit(dense)
     assert cost <= limit
     price = ensemble.price(base, found(spec(network)), fold(SHAPES[network]))

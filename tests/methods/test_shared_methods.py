@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from structured_ensembles.prediction.ensemble import Size
+    from structured_ensembles.networks.sizes import Cost
 
 SPEC = NetworkSpec("small_cnn", (1, 8, 8), 3)
 STEP = 1 / 512
@@ -60,7 +60,7 @@ def packed(members: int = 3, *, budget: str | None = None, alpha: float | None =
     return PackedEnsemble(SPEC, members, alpha=alpha, settings=chosen)
 
 
-def cost(size: Size, budget: str) -> int:
+def cost(size: Cost, budget: str) -> int:
     if "params" in budget:
         return size.parameters
     return size.flops if "flops" in budget else size.bytes

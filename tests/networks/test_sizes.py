@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 
 import pytest
 import torch
@@ -9,7 +10,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from structured_ensembles.errors import DataError, SettingsError
-from structured_ensembles.networks.sizes import buffers, flops, parameters
+from structured_ensembles.networks.sizes import COUNTED, Cost, buffers, cost, flops, parameters
 from structured_ensembles.options.budget import Budget, Unit
 
 B, P, F = Unit.BYTES, Unit.PARAMETERS, Unit.FLOPS
@@ -138,6 +139,15 @@ def test_parameters_and_buffers_are_counted_by_element():
     assert parameters(module) == (8 * 3 * 9 + 8) + 2 * 8 + (512 * 10 + 10)
     assert buffers(module) == 8 + 8 + 1
     assert parameters(nn.Sequential(shared := nn.Linear(4, 4), shared)) == 4 * 4 + 4
+
+
+def test_every_unit_of_a_budget_is_counted():
+    assert {*Unit} <= {*COUNTED} == {field.name for field in dataclasses.fields(Cost)}
+    found = cost(network(), torch.zeros(1, 3, 8, 8))
+    assert found.in_unit(Unit.PARAMETERS) == found.parameters == parameters(network())
+    assert found.in_unit(Unit.FLOPS) == found.flops == flops(network(), torch.zeros(1, 3, 8, 8))
+    # the one buffer that is not float32 counts the batches, in int64
+    assert found.in_unit(Unit.BYTES) == 4 * (found.parameters + found.buffers - 1) + 8
 
 
 @settings(max_examples=25)

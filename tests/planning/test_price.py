@@ -138,7 +138,7 @@ def test_where_operations_cannot_be_counted_shares_are_equal(monkeypatch):
     def fail(*_):
         raise RuntimeError
 
-    monkeypatch.setattr(sizes, "flops", fail)
+    monkeypatch.setitem(sizes.COUNTED, "flops", fail)
     assert set(price(None).shares.values()) == {1.0}
 
 

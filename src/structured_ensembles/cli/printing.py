@@ -14,13 +14,13 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from structured_ensembles.evaluation import render
+from structured_ensembles.evaluation.table import render
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from pathlib import Path
 
-    from structured_ensembles.evaluation import Row
+    from structured_ensembles.evaluation.table import Row
 
 _WIDTH = 100
 _NOTICES = 2

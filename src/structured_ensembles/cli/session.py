@@ -9,7 +9,7 @@ from structured_ensembles.cli import configuration
 from structured_ensembles.cli.printing import head, line, note, quoted, rejection, results, resuming, say
 from structured_ensembles.data import sources as datasets
 from structured_ensembles.errors import SettingsError
-from structured_ensembles.evaluation.cost import dense
+from structured_ensembles.evaluation.cost import untrained
 from structured_ensembles.experiments import run
 from structured_ensembles.methods.single import SingleNetwork
 from structured_ensembles.methods.structured import StructuredEnsemble
@@ -19,8 +19,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from structured_ensembles.data.sources import ImageData
-    from structured_ensembles.evaluation import Cost
     from structured_ensembles.methods.fitting import Fittable
+    from structured_ensembles.networks.sizes import Cost
     from structured_ensembles.options.plans import Plan
 
 _FILES = (
@@ -48,7 +48,7 @@ class Session:
         note(self.images.notices)
         spec = run.network(plan, self.images)
         self.contestants: Sequence[Fittable] = run.contestants(plan, spec)
-        self.whole: Cost = dense(spec, self.images.classes)
+        self.whole: Cost = untrained(spec, self.images.classes).size()
 
     def work(
         self,

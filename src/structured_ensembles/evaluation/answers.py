@@ -11,15 +11,11 @@ from torch import Tensor
 
 from structured_ensembles.data.sources import as_float
 from structured_ensembles.errors import ArtefactError, DataError
-from structured_ensembles.options.choices import Combine
-from structured_ensembles.prediction.ensemble import Ensemble
-from structured_ensembles.prediction.uncertainty import predict_from_logits
+from structured_ensembles.prediction.uncertainty import Rejection, predict_from_logits, rejection_report
 from structured_ensembles.progress import track
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
-
-    from torch import Tensor
 
     from structured_ensembles.artefact.file import Record
     from structured_ensembles.options.choices import Combine
@@ -60,6 +56,17 @@ class Answers:
         if self.labels is None:
             raise DataError("these images have no labels: right and wrong answers cannot be told apart")
         return self.prediction.classes == self.labels
+
+    def rejection(self, threshold: float | None) -> Rejection | None:
+        """What abstaining above a predictive entropy does, see `rejection_report`; None where there is no threshold."""
+        if threshold is None:
+            return None
+        return rejection_report(self.prediction.predictive_entropy, self.correct, threshold)
+
+
+def evenly(count: int, most: int) -> Tensor:
+    """Indices of at most so many of ``count`` things, evenly spaced: int64."""
+    return torch.linspace(0, count - 1, min(count, most), dtype=torch.float64).round().long()
 
 
 def logits_of(ensemble: Ensemble, parts: Iterable[Tensor]) -> Tensor:

@@ -1,47 +1,45 @@
-"""What one predictor costs, in every unit that a table shows."""
+"""What one predictor costs beside whole networks, and as files have it."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from dataclasses import asdict, fields
+from typing import TYPE_CHECKING, Any
 
 from structured_ensembles.artefact.file import Record
+from structured_ensembles.methods.deep import DeepEnsemble
 from structured_ensembles.methods.single import SingleNetwork
-from structured_ensembles.networks import NetworkSpec, build, sizes
+from structured_ensembles.networks import NetworkSpec, build
 from structured_ensembles.networks.modules import draw
+from structured_ensembles.networks.sizes import Cost
 from structured_ensembles.options.choices import Combine
 from structured_ensembles.prediction.ensemble import Ensemble
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
+
+_WRITTEN = {"bytes": "bytes_on_disk"}
+"""Fields that files know by another name."""
 
 
-@dataclass(frozen=True)
-class Cost:
-    """What one predictor costs, all of its members together.
+def untrained(
+    spec: NetworkSpec, classes: Sequence[str], members: int = 1, combine: Combine = Combine.PROBABILITIES
+) -> Ensemble:
+    """So many whole networks, as they would be saved after training: what others are measured by."""
+    method = SingleNetwork.method if members == 1 else DeepEnsemble.method
+    record = Record(method, members, tuple(classes), spec.input_shape, combine, spec)
+    return Ensemble([draw(lambda: build(spec), member) for member in range(members)], record)
 
-    Attributes:
-        parameters: Trainable and frozen ones, elements.
-        buffers: Elements, such as the running statistics of normalisation layers.
-        bytes_on_disk: Size of the file as stored.
-        flops: Floating-point operations to predict ONE image; a multiply-add is two.
-        seconds: Wall-clock time that fitting took; None where nothing was fitted.
+
+def as_json(cost: Cost, seconds: float | None = None) -> dict[str, float | None]:
+    """As files have it.
+
+    Args:
+        cost: Of one predictor.
+        seconds: How long fitting took; None where nothing was fitted, or nobody knows.
     """
-
-    parameters: int
-    buffers: int
-    bytes_on_disk: int
-    flops: int
-    seconds: float | None
+    return {**{_WRITTEN.get(name, name): number for name, number in asdict(cost).items()}, "seconds": seconds}
 
 
-def cost(ensemble: Ensemble, seconds: float | None = None) -> Cost:
-    """What an ensemble costs."""
-    size = ensemble.size()
-    return Cost(size.parameters, sizes.buffers(ensemble.members), size.bytes, size.flops, seconds)
-
-
-def dense(spec: NetworkSpec, classes: Sequence[str]) -> Cost:
-    """What one whole network costs, saved like any ensemble, without training it."""
-    record = Record(SingleNetwork.method, 1, tuple(classes), spec.input_shape, Combine.PROBABILITIES, spec)
-    return cost(Ensemble([draw(lambda: build(spec), 0)], record))
+def from_json(numbers: Mapping[str, Any]) -> Cost:
+    """Of what `as_json` gave."""
+    return Cost(**{one.name: numbers[_WRITTEN.get(one.name, one.name)] for one in fields(Cost)})

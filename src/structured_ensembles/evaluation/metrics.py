@@ -8,7 +8,7 @@ in float64, so that a number does not depend on the order of a large test set.
 from __future__ import annotations
 
 import math
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -23,30 +23,35 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Metrics:
-    """The measurements of one predictor on one data set.
+class Quality:
+    """How good one predictor's probabilities are.
 
     Attributes:
         accuracy: Share of right answers, 0 to 1.
         nll: Mean negative log-likelihood of the labels, in nats.
         brier: Mean over examples of the summed squared differences to the one-hot label, 0 to 2.
-        ece: Expected calibration error, 0 to 1.
-        entropy_right: Mean entropy of the right answers, in nats; NaN if there are none.
-        entropy_wrong: Mean entropy of the wrong answers, in nats; NaN if there are none.
-        examples: N.
+        ece: Expected calibration error with bins of equal width, 0 to 1.
     """
 
     accuracy: float
     nll: float
     brier: float
     ece: float
+
+
+@dataclass(frozen=True)
+class Metrics(Quality):
+    """The measurements of one predictor on one data set.
+
+    Attributes:
+        entropy_right: Mean entropy of the right answers, in nats; NaN if there are none.
+        entropy_wrong: Mean entropy of the wrong answers, in nats; NaN if there are none.
+        examples: N.
+    """
+
     entropy_right: float
     entropy_wrong: float
     examples: int
-
-    def to_json(self) -> dict[str, float | None]:
-        """The fields, with None for NaN, which JSON does not have."""
-        return {name: None if math.isnan(value) else value for name, value in asdict(self).items()}
 
 
 @dataclass(frozen=True)
@@ -85,13 +90,20 @@ def measure(probabilities: Tensor, labels: Tensor, bins: int = 15) -> Metrics:
     right = right_answers(probabilities, labels)
     entropies = entropy(probabilities).double()
     return Metrics(
+        **vars(quality(probabilities, labels, bins)),
+        entropy_right=float(entropies[right].mean()),
+        entropy_wrong=float(entropies[~right].mean()),
+        examples=len(labels),
+    )
+
+
+def quality(probabilities: Tensor, labels: Tensor, bins: int = 15) -> Quality:
+    """What every predictor is measured by; takes and raises what `measure` does."""
+    return Quality(
         accuracy=accuracy(probabilities, labels),
         nll=nll(probabilities, labels),
         brier=brier(probabilities, labels),
         ece=ece(probabilities, labels, bins),
-        entropy_right=float(entropies[right].mean()),
-        entropy_wrong=float(entropies[~right].mean()),
-        examples=len(labels),
     )
 
 
@@ -242,9 +254,14 @@ def _check_distributions(probabilities: Tensor) -> None:
         raise DataError(f"probabilities of example {worst} sum to {float(sums[worst]):g}, not 1: apply softmax first")
 
 
-def _check_labels(labels: Tensor, classes: int) -> None:
+def check_integers(labels: Tensor) -> None:
+    """Refuse labels that are no whole numbers, with a DataError."""
     if labels.is_floating_point() or labels.is_complex() or labels.dtype == torch.bool:
         raise DataError(f"labels are {labels.dtype}: pass class indices of an integer type")
+
+
+def _check_labels(labels: Tensor, classes: int) -> None:
+    check_integers(labels)
     low, high = int(labels.min()), int(labels.max())
     if not 0 <= low <= high < classes:
         raise DataError(f"labels from {low} to {high}: with {classes} classes they go from 0 to {classes - 1}")

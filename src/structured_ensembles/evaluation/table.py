@@ -1,29 +1,22 @@
-"""The table that sets predictors side by side, for people and as JSON."""
+"""The table that sets predictors side by side."""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from rich import box
 from rich.measure import Measurement
 from rich.table import Table
 from rich.text import Text
 
-from structured_ensembles.evaluation.cost import Cost, cost
-from structured_ensembles.evaluation.metrics import Metrics, measure
-from structured_ensembles.prediction.uncertainty import disagreement, rejection_report
-
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Sequence
 
     from rich.console import Console
-    from torch import Tensor
 
-    from structured_ensembles.prediction.ensemble import Ensemble
-    from structured_ensembles.types import Prediction
+    from structured_ensembles.evaluation.metrics import Metrics
+    from structured_ensembles.networks.sizes import Cost
 
 
 WIDTH = 100
@@ -39,11 +32,13 @@ class Row:
         name: What the reader calls it.
         metrics: What it reached; None if it was only sized, not trained.
         cost: What it costs.
+        seconds: How long fitting took; None where nothing was fitted, or nobody knows.
     """
 
     name: str
     metrics: Metrics | None
     cost: Cost
+    seconds: float | None = None
 
 
 @dataclass(frozen=True)
@@ -87,17 +82,10 @@ def render(rows: Sequence[Row], console: Console) -> None:
     columns = [_cells([row.metrics for row in rows], measure) for measure in _MEASURES]
     for i, row in enumerate(rows):
         *metrics, right, wrong = (column[i] for column in columns)
-        table.add_row(Text(row.name), *metrics, Text.assemble(right, "/", wrong), *_costs(row.cost, rows[0].cost))
+        table.add_row(Text(row.name), *metrics, Text.assemble(right, "/", wrong), *_costs(row, rows[0].cost))
     natural = Measurement.get(console, console.options.update(width=10**4), table).maximum
     table.width = min(natural, max(console.width, WIDTH))
     console.print(table, crop=False)
-
-
-def as_json(rows: Sequence[Row]) -> list[dict[str, object]]:
-    """The rows as plain lists and dicts, unrounded; None where there is no number."""
-    return [
-        {"name": row.name, "metrics": row.metrics and row.metrics.to_json(), "cost": asdict(row.cost)} for row in rows
-    ]
 
 
 def _cells(metrics: Sequence[Metrics | None], measure: _Measure) -> list[Text]:
@@ -109,10 +97,11 @@ def _cells(metrics: Sequence[Metrics | None], measure: _Measure) -> list[Text]:
     return [Text(text, style="bold" if text == best else "") for text in texts]
 
 
-def _costs(cost: Cost, first: Cost) -> tuple[str, ...]:
-    digits, prefix = scaled(cost.bytes_on_disk)
-    ratio = f" {cost.bytes_on_disk / first.bytes_on_disk:.2f}x" if first.bytes_on_disk else ""
-    seconds = NONE if cost.seconds is None else duration(cost.seconds)
+def _costs(row: Row, first: Cost) -> tuple[str, ...]:
+    cost = row.cost
+    digits, prefix = scaled(cost.bytes)
+    ratio = f" {cost.bytes / first.bytes:.2f}x" if first.bytes else ""
+    seconds = NONE if row.seconds is None else duration(row.seconds)
     return "".join(scaled(cost.parameters)), f"{digits} {prefix}B{ratio}", "".join(scaled(cost.flops)), seconds
 
 
@@ -134,56 +123,3 @@ def duration(seconds: float) -> str:
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}h {minutes:02}m" if hours else f"{minutes}m {rest:02}s"
-
-
-def title(name: str, members: int) -> str:
-    """What a table calls a method."""
-    words = {"single": "single network", "deep": "deep ensemble"}
-    return words.get(name, name) + ("" if members == 1 else f" x {members}")
-
-
-def evaluated(
-    ensemble: Ensemble, prediction: Prediction, labels: Tensor, *, bins: int = 15, seconds: float | None = None
-) -> dict[str, Any]:
-    """Everything that is measured about an ensemble: one method's part of ``metrics.json``.
-
-    Args:
-        ensemble: Whose answers they are.
-        prediction: Its `answer` to N images.
-        labels: (N,), what the images show.
-        bins: Of the calibration error.
-        seconds: How long fitting took; None if that is not known.
-    """
-    record = ensemble.record
-    return {
-        "name": title(record.method, record.members),
-        "method": record.method,
-        "members": record.members,
-        "metrics": measure(prediction.probabilities, labels, bins).to_json(),
-        "calibration_bins": bins,
-        "disagreement": float(disagreement(prediction.votes).mean()),
-        "rejection": _rejection(prediction, labels, record.summary.get("rejection_threshold")),
-        "cost": asdict(cost(ensemble, seconds)),
-        "best_epochs": record.summary.get("best_epochs"),
-        "held_out_accuracies": record.summary.get("held_out_accuracies"),
-    }
-
-
-def _rejection(prediction: Prediction, labels: Tensor, threshold: Any) -> dict[str, float | None] | None:  # noqa: ANN401
-    """What abstaining above an artefact's threshold does; None where the artefact has none."""
-    if threshold is None:
-        return None
-    report = rejection_report(prediction.predictive_entropy, prediction.classes == labels, float(threshold))
-    shares = {name: None if math.isnan(value) else value for name, value in asdict(report).items()}
-    return {"threshold": float(threshold), **shares}
-
-
-def row(entry: Mapping[str, Any]) -> Row:
-    """The table's row of what `evaluated` gave, also after a round trip through JSON."""
-    numbers: dict[str, Any] = {name: math.nan if value is None else value for name, value in entry["metrics"].items()}
-    return Row(entry["name"], Metrics(**numbers), Cost(**entry["cost"]))
-
-
-def unfitted(whole: Cost) -> Row:
-    """The row of the whole network, of which only the cost is known."""
-    return Row("whole network", None, whole)

@@ -11,16 +11,17 @@ import importlib.metadata
 import json
 import platform
 import shutil
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
 
 from structured_ensembles.data import sources as datasets
 from structured_ensembles.errors import ArtefactError, NetworkError, first_line
-from structured_ensembles.evaluation import Cost, Reliability, Row, reliability
+from structured_ensembles.evaluation import cost
 from structured_ensembles.evaluation.answers import answer
-from structured_ensembles.evaluation.table import evaluated, row, unfitted
+from structured_ensembles.evaluation.entry import evaluated, row, unfitted
+from structured_ensembles.evaluation.metrics import Reliability, reliability
 from structured_ensembles.files.whole import write_whole
 from structured_ensembles.methods import make
 from structured_ensembles.methods.single import SingleNetwork
@@ -35,7 +36,9 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from structured_ensembles.data.sources import ImageData
+    from structured_ensembles.evaluation.table import Row
     from structured_ensembles.methods.fitting import Fittable
+    from structured_ensembles.networks.sizes import Cost
     from structured_ensembles.options.plans import Plan
 
 SCHEMA = 1
@@ -158,7 +161,7 @@ def finish(plan: Plan, images: ImageData, outcomes: Sequence[Outcome], whole: Co
             "training_images": len(images.train),
             "test_images": len(images.test),
         },
-        "whole_network": asdict(whole),
+        "whole_network": cost.as_json(whole),
         "methods": {outcome.entry["method"]: outcome.entry for outcome in outcomes},
         "versions": versions(),
     }
@@ -200,7 +203,7 @@ def finished(folder: Path) -> dict[str, Any] | None:
 def rows(metrics: Mapping[str, Any]) -> list[Row]:
     """The table of a run: the single network, or the size of a whole one, first, as what the others are measured by."""
     entries: Mapping[str, Any] = metrics["methods"]
-    first = [] if SingleNetwork.method in entries else [unfitted(Cost(**metrics["whole_network"]))]
+    first = [] if SingleNetwork.method in entries else [unfitted(cost.from_json(metrics["whole_network"]))]
     return [*first, *(row(entries[name]) for name in METHODS if name in entries)]
 
 

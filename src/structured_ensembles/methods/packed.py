@@ -18,6 +18,7 @@ from structured_ensembles.scores.selection import impossible
 
 if TYPE_CHECKING:
     from structured_ensembles.networks import Given
+    from structured_ensembles.options.budget import Unit
     from structured_ensembles.options.ensemble import Settings
 
 _STEPS = 512
@@ -69,5 +70,4 @@ class PackedEnsemble(Fittable):
         form = None if steps is None else Form("packed", {"alpha": steps / _STEPS})
         record = self._recorded(fold, Built([], form))
         record = replace(record, method="single", members=1) if form is None else record
-        size = Ensemble([self.draw(fold.seed, form=form)], record).size()
-        return {Unit.BYTES: size.bytes, Unit.PARAMETERS: size.parameters, Unit.FLOPS: size.flops}[unit]
+        return Ensemble([self.draw(fold.seed, form=form)], record).size().in_unit(unit)

@@ -1,8 +1,9 @@
-"""Sizes: what a network weighs and computes, and what a user says that an ensemble may."""
+"""Sizes: what a network weighs and computes, in every unit that a budget may be given in."""
 
 from __future__ import annotations
 
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import torch
@@ -14,7 +15,28 @@ from structured_ensembles.errors import DataError
 from structured_ensembles.networks.modules import run_once
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator, Mapping
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What a predictor costs, all of its members together.
+
+    Attributes:
+        parameters: Elements, trainable and frozen ones.
+        buffers: Elements, such as the running statistics of normalisation layers.
+        bytes: Of its file.
+        flops: Floating-point operations to predict ONE input; a multiply-add is two.
+    """
+
+    parameters: int
+    buffers: int
+    bytes: int
+    flops: int
+
+    def in_unit(self, unit: str) -> int:
+        """The number of a budget's unit."""
+        return int(getattr(self, unit))
 
 
 def parameters(module: nn.Module) -> int:
@@ -44,6 +66,25 @@ def flops(module: nn.Module, example: Tensor) -> int:
     if example.dim() == 0 or len(example) != 1:
         raise DataError(f"an example of shape {tuple(example.shape)}: operations are counted for one image, pass x[:1]")
     return _counted(module, example, training=False)
+
+
+COUNTED: Mapping[str, Callable[[nn.Module, Tensor], int]] = {
+    "parameters": lambda network, _: parameters(network),
+    "buffers": lambda network, _: buffers(network),
+    "bytes": lambda network, _: sum(tensor.nbytes for tensor in network.state_dict().values()),
+    "flops": flops,
+}
+"""By field of `Cost`, how a network is counted, beside an example for one input; its bytes are those of its tensors."""
+
+
+def cost(network: nn.Module, example: Tensor) -> Cost:
+    """What a network costs that is not in a file yet.
+
+    Args:
+        network: On the device of ``example``.
+        example: (1, ...), what it takes for one input.
+    """
+    return Cost(**{unit: count(network, example) for unit, count in COUNTED.items()})
 
 
 def training_flops(module: nn.Module, examples: Tensor) -> float:

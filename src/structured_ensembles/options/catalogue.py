@@ -137,3 +137,18 @@ STRATEGIES: Registry[Any] = Registry(
     },
 )
 """How a stream of tasks can be learned, in the order of tables."""
+
+BLOCKS: Registry[Any] = Registry(
+    "measurement",
+    {
+        "calibration": ("evaluation.blocks.calibration:measured", "accuracy and calibration"),
+        "uncertainty": ("evaluation.blocks.entropies:measured", "how much it doubts"),
+        "selective": ("evaluation.blocks.selective:measured", "declining to answer"),
+        "out_of_distribution": ("evaluation.blocks.ood:measured", "unfamiliar images"),
+        "adversarial": ("evaluation.blocks.adversarial:measured", "images made to deceive it"),
+        "corruptions": ("evaluation.corruptions.measure:measured", "damaged images"),
+        "cost": ("evaluation.blocks.footprint:measured", "memory and cost"),
+        "structure": ("evaluation.blocks.structure:measured", "what its members are made of"),
+    },
+)
+"""What is measured about an ensemble, in the order of reports: called with an `evaluation.subject.Subject`."""

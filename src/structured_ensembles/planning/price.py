@@ -69,7 +69,7 @@ class Price:
     @cached_property
     def savings(self) -> dict[str, float]:
         """By group, what one member saves by losing one channel."""
-        return savings(self.topology, lambda channels: self._alone(self._cut(channels)))
+        return savings(self.topology, lambda channels: self._alone(self._cut(channels), self.unit))
 
     @cached_property
     def shares(self) -> dict[str, float]:
@@ -81,7 +81,7 @@ class Price:
         alone; where operations cannot be counted, it is the same for all.
         """
         try:
-            operations = savings(self.topology, lambda channels: self._flops(self._cut(channels)))
+            operations = savings(self.topology, lambda channels: self._alone(self._cut(channels), Unit.FLOPS))
         except NetworkError:
             return dict.fromkeys(self.savings, 1.0)
         worth = {name: (operations[name] / saved) ** 0.5 for name, saved in self.savings.items()}
@@ -120,19 +120,12 @@ class Price:
     def _sum(self, networks: Sequence[nn.Module], record: Record) -> int:
         if self.unit is Unit.BYTES:
             return artefact.file_bytes([artefact.specs(network.state_dict()) for network in networks], record)
-        return sum(self._alone(network) for network in networks)
+        return sum(self._alone(network, self.unit) for network in networks)
 
-    def _alone(self, network: nn.Module) -> int:
-        """One network in the budget's unit; its bytes are those of its tensors."""
-        if self.unit is Unit.FLOPS:
-            return self._flops(network)
-        if self.unit is Unit.PARAMETERS:
-            return sizes.parameters(network)
-        return sum(tensor.nbytes for tensor in network.state_dict().values())
-
-    def _flops(self, network: nn.Module) -> int:
+    def _alone(self, network: nn.Module, unit: Unit) -> int:
+        """One network, apart from the file: its bytes are those of its tensors."""
         try:
-            return sizes.flops(network, self.example)
+            return sizes.COUNTED[unit](network, self.example)
         except Exception as error:
             raise NetworkError(
                 f"the operations of {type(network).__name__} cannot be counted without running it "

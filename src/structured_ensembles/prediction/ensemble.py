@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,23 +22,9 @@ if TYPE_CHECKING:
 
     from structured_ensembles.artefact.file import Record
     from structured_ensembles.networks import Given
+    from structured_ensembles.networks.sizes import Cost
     from structured_ensembles.options.choices import Combine
     from structured_ensembles.types import Prediction
-
-
-@dataclass(frozen=True)
-class Size:
-    """What an ensemble costs, all of its members together.
-
-    Attributes:
-        parameters: Elements.
-        bytes: Of its file.
-        flops: To predict one input, a multiply-add as two.
-    """
-
-    parameters: int
-    bytes: int
-    flops: int
 
 
 class Ensemble(nn.Module):
@@ -131,14 +117,10 @@ class Ensemble(nn.Module):
         with modules.in_mode(self, training=False), _explained(inputs, self.record.input_shape):
             return torch.cat([self(part.to(first.device, kind)) for part in torch.split(inputs, batch_size)], dim=1)
 
-    def size(self) -> Size:
+    def size(self) -> Cost:
         """What the ensemble costs, its file to the byte."""
-        shape = (1, *self.record.input_shape)
-        return Size(
-            parameters=sizes.parameters(self.members),
-            bytes=artefact.file_bytes([artefact.specs(member.state_dict()) for member in self.members], self.record),
-            flops=sum(_flops(member, shape) for member in self.members),
-        )
+        stored = artefact.file_bytes([artefact.specs(member.state_dict()) for member in self.members], self.record)
+        return replace(_counted(self), bytes=stored)
 
     def save(self, path: str | Path, *, measurements: Mapping[str, Any] | None = None) -> None:
         """Write the ensemble to one file.
@@ -207,10 +189,10 @@ def _batch(shape: tuple[int, ...]) -> str:
     return f"(B, {', '.join(map(str, shape))})"
 
 
-def _flops(network: nn.Module, shape: tuple[int, ...]) -> int:
-    example = next(network.parameters()).new_zeros(shape)
+def _counted(ensemble: Ensemble) -> Cost:
+    example = next(ensemble.parameters()).new_zeros(1, *ensemble.record.input_shape)
     try:
-        return sizes.flops(network, example)
+        return sizes.cost(ensemble, example)
     except RuntimeError:
         # A network of tokens takes whole numbers; nothing stored says so.
-        return sizes.flops(network, example.long())
+        return sizes.cost(ensemble, example.long())

@@ -181,7 +181,8 @@ def rejection_report(entropies: Tensor, correct: Tensor, threshold: float) -> Re
         DataError: The two differ in shape, are empty, ``correct`` is not boolean, or an entropy is not finite.
         SettingsError: ``threshold`` is NaN.
     """
-    _check_pairs(entropies, correct)
+    check_pairs(entropies, correct, "entropy", "entropies")
+    check_finite(entropies)
     if math.isnan(threshold):
         raise SettingsError("threshold nan: pass an entropy in nats, or infinity to reject nothing")
     rejected = entropies > threshold
@@ -193,13 +194,23 @@ def rejection_report(entropies: Tensor, correct: Tensor, threshold: float) -> Re
     )
 
 
-def _check_pairs(entropies: Tensor, correct: Tensor) -> None:
-    if entropies.dim() != 1 or entropies.shape != correct.shape or entropies.numel() == 0:
-        shapes = f"{tuple(entropies.shape)} entropies and {tuple(correct.shape)} answers"
-        raise DataError(f"{shapes}: pass one entropy and one answer per example, for one example at least")
+def check_pairs(values: Tensor, correct: Tensor, one: str, several: str) -> None:
+    """Refuse what is not one value, and whether the answer is right, for each example.
+
+    Args:
+        values: (N,).
+        correct: (N,), bool.
+        one: What a value is called.
+        several: What values are called.
+
+    Raises:
+        DataError: They differ in shape, are empty, or ``correct`` is not boolean.
+    """
+    if values.dim() != 1 or values.shape != correct.shape or values.numel() == 0:
+        shapes = f"{tuple(values.shape)} {several} and {tuple(correct.shape)} answers"
+        raise DataError(f"{shapes}: pass one {one} and one answer per example, for one example at least")
     if correct.dtype != torch.bool:
         raise DataError(f"correct is {correct.dtype}: pass booleans, for example classes == labels")
-    check_finite(entropies)
 
 
 def check_finite(entropies: Tensor) -> None:

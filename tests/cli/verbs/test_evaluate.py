@@ -11,7 +11,7 @@ from structured_ensembles.cli import thoroughly
 from structured_ensembles.cli.verbs.evaluate import compared
 from structured_ensembles.data.sources import load
 from structured_ensembles.errors import DataError
-from structured_ensembles.evaluation import ece
+from structured_ensembles.evaluation.metrics import ece
 
 from ..conftest import invoke
 

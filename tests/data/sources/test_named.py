@@ -10,12 +10,11 @@ import pytest
 
 from structured_ensembles.data.sources import load
 from structured_ensembles.data.sources.named import cache_folder
+from structured_ensembles.errors import DataError
 from structured_ensembles.options.catalogue import SOURCES
 
-NAMES = [name for name in SOURCES if name != "digits"]
-from structured_ensembles.errors import DataError
-
 datasets = pytest.importorskip("torchvision.datasets")
+NAMES = [name for name in SOURCES if name != "digits"]
 
 
 @pytest.fixture(autouse=True)

@@ -13,9 +13,9 @@ from torch import Tensor
 from torchmetrics.functional.classification import binary_calibration_error, multiclass_calibration_error
 
 from structured_ensembles.errors import DataError, SettingsError
-from structured_ensembles.evaluation import accuracy, brier, ece, nll, reliability
 from structured_ensembles.evaluation.answers import Answers
 from structured_ensembles.evaluation.blocks.calibration import adaptive_ece, calibration, classwise_ece, maximum_ce
+from structured_ensembles.evaluation.metrics import accuracy, brier, ece, nll, reliability
 from structured_ensembles.options.choices import Combine
 from structured_ensembles.prediction.temperature import temper
 

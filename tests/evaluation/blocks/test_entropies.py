@@ -92,13 +92,13 @@ def test_the_histogram_against_numpy(case):
     answers = draw(case)
     _, examples, classes, _ = case
     histogram = entropies(answers).histogram
-    assert len(histogram.edges) == 21
-    assert (histogram.edges[0], histogram.edges[-1]) == pytest.approx((0, math.log(max(classes, 2))))
-    assert sum(histogram.right) == int(answers.correct.sum())
-    assert sum(histogram.wrong) == examples - int(answers.correct.sum())
-    inside = answers.prediction.predictive_entropy.double().clamp(0, histogram.edges[-1])
-    for counts, those in ((histogram.right, answers.correct), (histogram.wrong, ~answers.correct)):
-        assert list(counts) == np.histogram(inside[those], histogram.edges)[0].tolist()
+    assert len(histogram["edges"]) == 21
+    assert (histogram["edges"][0], histogram["edges"][-1]) == pytest.approx((0, math.log(max(classes, 2))))
+    assert sum(histogram["right"]) == int(answers.correct.sum())
+    assert sum(histogram["wrong"]) == examples - int(answers.correct.sum())
+    inside = answers.prediction.predictive_entropy.double().clamp(0, histogram["edges"][-1])
+    for counts, those in ((histogram["right"], answers.correct), (histogram["wrong"], ~answers.correct)):
+        assert list(counts) == np.histogram(inside[those], histogram["edges"])[0].tolist()
 
 
 def test_rounding_outside_the_edges_is_counted():
@@ -113,8 +113,8 @@ def test_one_class_has_no_doubt_and_its_histogram_some_width():
     found = entropies(draw((3, 4, 1, 0)))
     assert [getattr(found, name) for name in (*MEANS, "pairwise_kl", "entropy_right")] == pytest.approx([0] * 7)
     assert math.isnan(found.entropy_wrong)
-    assert found.histogram.edges[-1] == pytest.approx(math.log(2))
-    assert found.histogram.right == (4, *[0] * 19)
+    assert found.histogram["edges"][-1] == pytest.approx(math.log(2))
+    assert found.histogram["right"] == (4, *[0] * 19)
 
 
 def test_everything_is_a_plain_number():

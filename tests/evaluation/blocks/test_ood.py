@@ -178,8 +178,8 @@ def test_the_histogram_counts_every_image_once():
     inside, outside = answers(2, 200, 4), answers(2, 100, 4, seed=1)
     found = out_of_distribution(inside, outside, "noise").histogram
     edges = [i * math.log(4) / 20 for i in range(21)]
-    assert found.edges == pytest.approx(edges)
-    for counts, said in ((found.inside, inside), (found.outside, outside)):
+    assert found["edges"] == pytest.approx(edges)
+    for counts, said in ((found["inside"], inside), (found["outside"], outside)):
         entropies = said.prediction.predictive_entropy.tolist()
         assert counts == tuple(sum(a <= one < b for one in entropies) for a, b in pairwise(edges))
 
@@ -188,7 +188,7 @@ def test_the_histogram_holds_the_surest_and_the_least_sure():
     sure, unsure = torch.tensor([[[500.0, 0, 0]]]), torch.zeros(1, 1, 3)
     both = Answers(torch.cat([sure, unsure], dim=1), None, Combine.PROBABILITIES)
     found = out_of_distribution(both, both, "the same")
-    assert found.histogram.inside == found.histogram.outside == (1, *[0] * 18, 1)
+    assert found.histogram["inside"] == found.histogram["outside"] == (1, *[0] * 18, 1)
 
 
 def test_one_member_and_one_class_have_numbers_too():
@@ -196,7 +196,7 @@ def test_one_member_and_one_class_have_numbers_too():
     assert found["mutual_information"] == detection(torch.zeros(5), torch.zeros(4))
     found = out_of_distribution(answers(2, 5, 1), answers(2, 4, 1, seed=1), "noise")
     assert found.scores["entropy"].auroc == pytest.approx(1 / 2)
-    assert sum(found.histogram.inside) == 5
+    assert sum(found.histogram["inside"]) == 5
 
 
 def with_nan(said):

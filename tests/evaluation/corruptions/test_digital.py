@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from structured_ensembles.evaluation.corruptions import corrupt, digital
+from structured_ensembles.evaluation.corruptions import digital
+from structured_ensembles.evaluation.corruptions.kinds import corrupt
 
 COLOURS = np.random.default_rng(1).random((2, 3, 5, 6), dtype=np.float32)
 SPECIAL = np.array([[0, 0, 0], [1, 1, 1], [0.5, 0.5, 0.5], [1, 0, 0], [0, 0.2, 0.2]], dtype=np.float32)

@@ -6,8 +6,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from structured_ensembles.errors import DataError, SettingsError
-from structured_ensembles.evaluation.corruptions import KINDS, SEVERITIES, STANDARD, corrupt
 from structured_ensembles.evaluation.corruptions.constants import CONSTANTS
+from structured_ensembles.evaluation.corruptions.kinds import KINDS, SEVERITIES, STANDARD, corrupt
 
 SIDES, SEEDS = st.integers(8, 21), st.integers(0, 2**40)
 DETERMINISTIC = {

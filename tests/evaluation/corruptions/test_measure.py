@@ -12,8 +12,9 @@ from torch import Tensor, nn
 from structured_ensembles.artefact.record import Record
 from structured_ensembles.data.sources import load
 from structured_ensembles.errors import DataError, SettingsError
-from structured_ensembles.evaluation import accuracy, ece, nll
-from structured_ensembles.evaluation.corruptions import KINDS, STANDARD, corrupt, corruptions, corruptions_of_files
+from structured_ensembles.evaluation.corruptions.kinds import KINDS, STANDARD, corrupt
+from structured_ensembles.evaluation.corruptions.measure import corruptions, corruptions_of_files
+from structured_ensembles.evaluation.metrics import accuracy, ece, nll
 from structured_ensembles.options.choices import Combine
 from structured_ensembles.prediction.ensemble import Ensemble
 

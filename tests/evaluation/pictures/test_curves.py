@@ -10,7 +10,7 @@ from matplotlib._pylab_helpers import Gcf
 from PIL import Image
 
 from structured_ensembles.errors import DataError
-from structured_ensembles.evaluation import reliability
+from structured_ensembles.evaluation.metrics import reliability
 from structured_ensembles.evaluation.pictures.curves import learning_curves, reliability_diagram
 
 if TYPE_CHECKING:

@@ -54,7 +54,7 @@ def test_the_page_says_what_was_found(evaluation, pictures):
     page = _Page(render(evaluation, pictures))
     for sentence in words.summary(evaluation["predictors"][0]):
         assert sentence.replace("\N{NO-BREAK SPACE}", " ") in page.text
-    for name in words.BLOCKS.values():
+    for name in map(words.BLOCKS.about, words.BLOCKS):
         assert name.capitalize() in page.text
     assert "None" not in page.text
     assert "nan" not in page.text
@@ -116,8 +116,8 @@ def test_the_page_does_without_any_block(several, pictures, block):
     for one in several["predictors"]:
         one[block] = None
     page = _Page(render(several, pictures))
-    assert f"Not measured: {words.BLOCKS[block]}." in page.text
-    assert words.BLOCKS[block].capitalize() not in page.text
+    assert f"Not measured: {words.BLOCKS.about(block)}." in page.text
+    assert words.BLOCKS.about(block).capitalize() not in page.text
     assert in_order(page.levels)
 
 
@@ -183,7 +183,7 @@ def test_a_single_network_has_a_page_too(evaluation, pictures):
     page = _Page(render(evaluation, pictures))
     assert "1 member," in page.text
     assert "deep ensemble of 1" not in page.text
-    assert words.BLOCKS["structure"].capitalize() not in page.text
+    assert words.BLOCKS.about("structure").capitalize() not in page.text
 
 
 def test_one_predictor_has_nobody_beside_it(evaluation, pictures):

@@ -59,7 +59,7 @@ def _introduce(session: Session, folder: Path) -> None:
     whole = session.whole
     say(
         f"{session.plan.architecture}, not trained yet: three convolutions, {whole.parameters:,} parameters, "
-        f"{whole.bytes_on_disk:,} bytes on disk. Results go to {folder}."
+        f"{whole.bytes:,} bytes on disk. Results go to {folder}."
     )
 
 

@@ -9,6 +9,7 @@ import click
 
 from structured_ensembles.cli.options import FITTED, declared
 from structured_ensembles.cli.verb import Verb, plugin_option
+from structured_ensembles.options.catalogue import BLOCKS
 
 if TYPE_CHECKING:
     from structured_ensembles.artefact.file import Record
@@ -60,8 +61,7 @@ _ONLY_WITH_ALL = ("against", "ood", "sample", "epsilon", "cifar_c", "seed", "ski
     "--skip",
     multiple=True,
     metavar="BLOCK",
-    help="With --all: leave out calibration, uncertainty, selective, out_of_distribution, adversarial, corruptions, "
-    "cost or structure. Repeatable.",
+    help=f"With --all: leave out {', '.join([*BLOCKS][:-1])} or {[*BLOCKS][-1]}. Repeatable.",
 )
 @plugin_option
 @click.option("--out", type=_PATH, help="With --all: where to write. [beside the artefact, NAME-evaluation]")
@@ -114,8 +114,8 @@ def evaluate(
 def _briefly(artefact: Path, ensemble: Ensemble, images: ImageData, bins: int, *, as_json: bool) -> None:
     from structured_ensembles.cli.printing import data_json, line, rejection, results, say
     from structured_ensembles.evaluation.answers import answer
-    from structured_ensembles.evaluation.cost import dense
-    from structured_ensembles.evaluation.table import evaluated, row, unfitted
+    from structured_ensembles.evaluation.cost import untrained
+    from structured_ensembles.evaluation.entry import evaluated, row, unfitted
     from structured_ensembles.experiments import run
 
     prediction = answer(ensemble, images.test.images)
@@ -125,7 +125,7 @@ def _briefly(artefact: Path, ensemble: Ensemble, images: ImageData, bins: int, *
         return
     line(f"{artefact} on the {len(images.test):,} test images of {images.name}")
     network = ensemble.record.network
-    results([*([unfitted(dense(network, images.classes))] if network else []), row(entry)])
+    results([*([unfitted(untrained(network, images.classes).size())] if network else []), row(entry)])
     say(rejection(entry))
 
 

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from structured_ensembles.evaluation.blocks.structure import Layer
 
 _COLUMNS = 8
+_COSTS = {"parameters": "parameters", "bytes_on_disk": "bytes on disk", "flops": "FLOPs per image"}
 
 _EXAMPLES = """
 structens inspect runs/demo/structured.safetensors
@@ -49,9 +50,7 @@ def described(path: Path) -> dict[str, Any]:
     Raises:
         ArtefactError: The file is not an artefact, damaged, or of an architecture that is not known by name.
     """
-    from dataclasses import asdict
-
-    from structured_ensembles.evaluation.cost import cost, dense
+    from structured_ensembles.evaluation.cost import as_json, untrained
     from structured_ensembles.prediction.ensemble import Ensemble
 
     ensemble = Ensemble.load(path)
@@ -69,8 +68,8 @@ def described(path: Path) -> dict[str, Any]:
         "widths": widths(record),
         "overlap": overlaps(record),
         "overlap_by_chance": by_chance(record),
-        "cost": asdict(cost(ensemble)),
-        "whole_network": asdict(dense(network, record.classes)) if network else None,
+        "cost": as_json(ensemble.size()),
+        "whole_network": as_json(untrained(network, record.classes).size()) if network else None,
         "summary": dict(record.summary),
     }
 
@@ -120,7 +119,7 @@ def _mean(values: Sequence[float]) -> float:
 
 def _print(found: Mapping[str, Any]) -> None:
     from structured_ensembles.cli.printing import head, say, table
-    from structured_ensembles.evaluation.table import title
+    from structured_ensembles.evaluation.entry import title
 
     arguments = ", ".join(f"{name}={value}" for name, value in found["arguments"].items())
     architecture = f"{found['architecture']}{f' ({arguments})' if arguments else ''}"
@@ -128,7 +127,7 @@ def _print(found: Mapping[str, Any]) -> None:
     say(f"{found['file']}: {title(found['method'], found['members'])}, made of {architecture}.")
     say(f"It takes images of {shape} (channels, height, width). Its {len(found['classes'])} classes: {_some(found)}.")
     head("Cost")
-    table(("", "parameters", "bytes on disk", "FLOPs per image"), _costs(found))
+    table(("", *_COSTS.values()), _costs(found))
     if found["widths"]:
         head("Width of each layer")
         table(*_width_table(found["widths"]))
@@ -149,10 +148,9 @@ def _costs(found: Mapping[str, Any]) -> list[list[str]]:
     rows = [("this ensemble", found["cost"])]
     if found["whole_network"]:
         rows.append(("one whole network", found["whole_network"]))
-    lines = [[name, *(f"{cost[key]:,}" for key in ("parameters", "bytes_on_disk", "flops"))] for name, cost in rows]
+    lines = [[name, *(f"{cost[key]:,}" for key in _COSTS)] for name, cost in rows]
     if found["whole_network"]:
-        keys = ("parameters", "bytes_on_disk", "flops")
-        lines.append(["ratio", *(f"{found['cost'][key] / max(1, found['whole_network'][key]):.2f}x" for key in keys)])
+        lines.append(["ratio", *(f"{found['cost'][key] / max(1, found['whole_network'][key]):.2f}x" for key in _COSTS)])
     return lines
 
 

@@ -11,10 +11,9 @@ import torch
 
 from structured_ensembles.errors import SettingsError
 from structured_ensembles.evaluation.answers import ask
-from structured_ensembles.evaluation.blocks.attacks import STEPS, check_epsilon, checked, fgsm, pgd
+from structured_ensembles.evaluation.blocks.attacks import EPSILONS, STEPS, check_epsilon, checked, fgsm, pgd
 from structured_ensembles.evaluation.metrics import accuracy, nll
 from structured_ensembles.prediction.ensemble import Ensemble
-from structured_ensembles.prediction.uncertainty import rejection_report
 from structured_ensembles.progress import bar
 from structured_ensembles.seeding import derived_seed
 
@@ -23,12 +22,10 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
+    from structured_ensembles.evaluation.subject import Subject
     from structured_ensembles.progress import Bar
 
 Item = TypeVar("Item")
-
-EPSILONS = (0.001, 0.01, 0.02, 0.1, 0.5)
-"""The published step sizes."""
 
 
 @dataclass(frozen=True)
@@ -82,6 +79,12 @@ class Adversarial:
     fgsm: tuple[Attacked, ...]
     pgd: tuple[Attacked, ...]
     transfer: Transfer | None
+
+
+def measured(subject: Subject) -> Adversarial:
+    """Of some of the test images."""
+    extent = subject.extent
+    return adversarial(subject.ensemble, *subject.sample, subject.threshold, epsilons=extent.epsilons, seed=extent.seed)
 
 
 def adversarial(
@@ -151,13 +154,13 @@ def _paced(items: Sequence[Item], name: str, passes: int, progress: Bar) -> Iter
 def _attacked(ensemble: Ensemble, labels: Tensor, threshold: float | None, epsilon: float, images: Tensor) -> Attacked:
     answers = ask(ensemble, images, labels)
     said = answers.prediction
-    report = None if threshold is None else rejection_report(said.predictive_entropy, answers.correct, threshold)
+    rejection = answers.rejection(threshold)
     return Attacked(
         epsilon=epsilon,
         accuracy=accuracy(said.probabilities, labels),
         nll=nll(said.probabilities, labels),
         predictive_entropy=float(said.predictive_entropy.double().mean()),
-        rejected_share=None if report is None else report.rejected_share,
+        rejected_share=rejection.rejected_share if rejection else None,
     )
 
 

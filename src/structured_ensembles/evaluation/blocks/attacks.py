@@ -19,6 +19,7 @@ from torch.nn.functional import logsigmoid
 from structured_ensembles.data.sources import as_float
 from structured_ensembles.data.sources.checks import check_known
 from structured_ensembles.errors import DataError, SettingsError
+from structured_ensembles.evaluation.metrics import check_integers
 from structured_ensembles.networks.modules import in_mode
 from structured_ensembles.options.choices import Combine
 from structured_ensembles.progress import track
@@ -29,6 +30,8 @@ if TYPE_CHECKING:
 
     from structured_ensembles.prediction.ensemble import Ensemble
 
+EPSILONS = (0.001, 0.01, 0.02, 0.1, 0.5)
+"""The published step sizes."""
 STEPS = 10
 """Of `pgd`, unless told otherwise."""
 _BATCH = 256
@@ -149,8 +152,7 @@ def checked(ensemble: Ensemble, images: Tensor, labels: Tensor) -> tuple[Tensor,
     _check_images(images, ensemble.record.input_shape)
     if labels.shape != images.shape[:1]:
         raise DataError(f"{len(images)} images and labels of shape {tuple(labels.shape)}: pass one label per image")
-    if labels.is_floating_point() or labels.is_complex() or labels.dtype == torch.bool:
-        raise DataError(f"labels are {labels.dtype}: pass class indices of an integer type")
+    check_integers(labels)
     truth = labels.cpu().long()
     check_known("the list of labels", truth, len(ensemble.record.classes))
     return as_float(images).detach().cpu(), truth

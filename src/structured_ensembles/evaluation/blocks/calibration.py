@@ -10,15 +10,14 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from structured_ensembles.evaluation.metrics import (
+    Quality,
     Reliability,
-    accuracy,
     binned,
-    brier,
     check_bins,
     checked,
     checked_answers,
     ece,
-    nll,
+    quality,
     reliability,
     right_answers,
     running_sum,
@@ -29,29 +28,22 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from structured_ensembles.evaluation.answers import Answers
+    from structured_ensembles.evaluation.subject import Subject
 
 PUBLISHED_BINS = 30
 
 
 @dataclass(frozen=True)
-class CalibrationMetrics:
-    """How good one predictor's probabilities are.
+class CalibrationMetrics(Quality):
+    """How good one predictor's probabilities are, by every calibration error.
 
     Attributes:
-        accuracy: Share of right answers, 0 to 1.
-        nll: Mean negative log-likelihood of the labels, in nats.
-        brier: Mean over examples of the summed squared differences to the one-hot label, 0 to 2.
-        ece: Expected calibration error with bins of equal width.
-        ece_30: The same with 30 bins, as published.
+        ece_30: The expected calibration error with 30 bins, as published.
         adaptive_ece: The same with bins of equally many examples.
         classwise_ece: Mean over classes of each class's own calibration error.
         maximum_ce: The worst bin's calibration error.
     """
 
-    accuracy: float
-    nll: float
-    brier: float
-    ece: float
     ece_30: float
     adaptive_ece: float
     classwise_ece: float
@@ -75,6 +67,11 @@ class Calibration:
     uncalibrated: CalibrationMetrics
     calibrated: CalibrationMetrics | None
     reliability: Reliability
+
+
+def measured(subject: Subject) -> Calibration:
+    """Of its answers to the test images."""
+    return calibration(subject.answers, subject.extent.bins, subject.summary.get("temperature"))
 
 
 def calibration(answers: Answers, bins: int = 15, temperature: float | None = None) -> Calibration:
@@ -105,10 +102,7 @@ def calibration(answers: Answers, bins: int = 15, temperature: float | None = No
 
 def _metrics(probabilities: Tensor, labels: Tensor, bins: int) -> CalibrationMetrics:
     return CalibrationMetrics(
-        accuracy=accuracy(probabilities, labels),
-        nll=nll(probabilities, labels),
-        brier=brier(probabilities, labels),
-        ece=ece(probabilities, labels, bins),
+        **vars(quality(probabilities, labels, bins)),
         ece_30=ece(probabilities, labels, PUBLISHED_BINS),
         adaptive_ece=adaptive_ece(probabilities, labels, bins),
         classwise_ece=classwise_ece(probabilities, labels, bins),

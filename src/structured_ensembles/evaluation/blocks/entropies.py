@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 import torch
 from torch import Tensor
@@ -14,24 +14,13 @@ from structured_ensembles.prediction.uncertainty import disagreement, pairwise_k
 
 if TYPE_CHECKING:
     from structured_ensembles.evaluation.answers import Answers
+    from structured_ensembles.evaluation.subject import Subject
 
 BARS = 20
 """Of a histogram of entropies."""
 
-
-@dataclass(frozen=True)
-class EntropyHistogram:
-    """How many right and wrong answers have which predictive entropy.
-
-    Attributes:
-        edges: 21 of them, in nats, from 0 to ln K (to ln 2 where K is 1 and no entropy is above 0).
-        right: By bar, how many right answers lie in [edge, next edge); the last bar holds its upper edge too.
-        wrong: The same of the wrong answers.
-    """
-
-    edges: tuple[float, ...]
-    right: tuple[int, ...]
-    wrong: tuple[int, ...]
+Histogram: TypeAlias = dict[str, tuple[float, ...]]
+"""How many of each group have which predictive entropy: ``edges`` are 21, in nats, and by group there are 20 counts."""
 
 
 @dataclass(frozen=True)
@@ -47,7 +36,7 @@ class Uncertainty:
         pairwise_kl: Mean of KL(p_i || p_j) over ordered pairs of members; 0 for one member.
         entropy_right: Predictive entropy of the right answers only; NaN if there are none.
         entropy_wrong: Of the wrong answers only; NaN if there are none.
-        histogram: Of the predictive entropy.
+        histogram: Of the predictive entropy of ``right`` and of ``wrong`` answers.
     """
 
     predictive_entropy: float
@@ -58,7 +47,12 @@ class Uncertainty:
     pairwise_kl: float
     entropy_right: float
     entropy_wrong: float
-    histogram: EntropyHistogram
+    histogram: Histogram
+
+
+def measured(subject: Subject) -> Uncertainty:
+    """Of its answers to the test images."""
+    return entropies(subject.answers)
 
 
 def entropies(answers: Answers) -> Uncertainty:
@@ -74,7 +68,6 @@ def entropies(answers: Answers) -> Uncertainty:
     prediction, correct = answers.prediction, answers.correct
     classes = answers.logits.shape[2]
     right, wrong = prediction.predictive_entropy[correct], prediction.predictive_entropy[~correct]
-    edges = entropy_edges(classes)
     return Uncertainty(
         predictive_entropy=_mean(prediction.predictive_entropy),
         expected_entropy=_mean(prediction.expected_entropy),
@@ -84,8 +77,14 @@ def entropies(answers: Answers) -> Uncertainty:
         pairwise_kl=_mean(pairwise_kl(answers.logits)),
         entropy_right=_mean(right),
         entropy_wrong=_mean(wrong),
-        histogram=EntropyHistogram(edges, entropy_counts(right, edges), entropy_counts(wrong, edges)),
+        histogram=histogram(classes, right=right, wrong=wrong),
     )
+
+
+def histogram(classes: int, **groups: Tensor) -> Histogram:
+    """Of the entropies of each group, for K classes."""
+    edges = entropy_edges(classes)
+    return {"edges": edges, **{name: entropy_counts(values, edges) for name, values in groups.items()}}
 
 
 def entropy_edges(classes: int) -> tuple[float, ...]:

@@ -13,7 +13,8 @@ import sys
 import time
 import warnings
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from statistics import median
 from tempfile import TemporaryDirectory
@@ -21,16 +22,16 @@ from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
 import torch
 
-from structured_ensembles.artefact.file import Record
-from structured_ensembles.methods.deep import DeepEnsemble
-from structured_ensembles.methods.single import SingleNetwork
-from structured_ensembles.networks import NetworkSpec, build, sizes
-from structured_ensembles.networks.modules import draw
+from structured_ensembles.evaluation.cost import untrained
+from structured_ensembles.networks.sizes import Cost
 from structured_ensembles.prediction import _resident
 from structured_ensembles.prediction.ensemble import Ensemble
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+    from structured_ensembles.artefact.file import Record
+    from structured_ensembles.evaluation.subject import Subject
 
 Note: TypeAlias = Callable[[str], object]
 """What is told why a number is missing, in one sentence; what it returns is not looked at."""
@@ -43,14 +44,10 @@ _FEWEST, _MOST = 3, 50
 
 
 @dataclass(frozen=True)
-class Footprint:
+class Footprint(Cost):
     """What one predictor costs in use, all of its members together.
 
     Attributes:
-        parameters: Elements.
-        buffers: Elements, such as the running statistics of normalisation layers.
-        bytes: Of its file.
-        flops: To predict ONE image; a multiply-add is two.
         peak_bytes: The most that is resident at once, IN TOTAL, in a fresh process on the CPU that loads the file and
             predicts batches of 128 images: Python and PyTorch are included, and are most of it for a small network
             (`peak_resident` has both). None where it could not be measured.
@@ -59,10 +56,6 @@ class Footprint:
         milliseconds_batch_128: To predict 128 images together, likewise.
     """
 
-    parameters: int
-    buffers: int
-    bytes: int
-    flops: int
     peak_bytes: int | None
     bytes_before: int | None
     milliseconds_batch_1: float
@@ -96,6 +89,11 @@ class Resident(NamedTuple):
     peak: int
 
 
+def measured(subject: Subject) -> CostInUse:
+    """Of its file."""
+    return cost_in_use(subject.path, lambda text: subject.failures.setdefault("cost: peak memory", text))
+
+
 def cost_in_use(predictor: Ensemble | str | Path, note: Note = warnings.warn) -> CostInUse:
     """Measure a predictor, one whole network and a deep ensemble of as many members; some ten seconds.
 
@@ -113,10 +111,9 @@ def cost_in_use(predictor: Ensemble | str | Path, note: Note = warnings.warn) ->
     if record.network is None:
         return CostInUse(own, None, None)
     device = next(ensemble.parameters()).device
-    dense = footprint(_untrained(record, record.network, SingleNetwork.method, 1).to(device), note)
-    if record.members == 1:
-        return CostInUse(own, dense, dense)
-    deep = footprint(_untrained(record, record.network, DeepEnsemble.method, record.members).to(device), note)
+    whole = partial(untrained, record.network, record.classes, combine=record.combine)
+    dense = footprint(whole(1).to(device), note)
+    deep = dense if record.members == 1 else footprint(whole(record.members).to(device), note)
     return CostInUse(own, dense, deep)
 
 
@@ -171,19 +168,10 @@ def _reason(error: Exception) -> str:
     return said.splitlines()[-1] if said else str(error)
 
 
-def _untrained(record: Record, spec: NetworkSpec, method: str, members: int) -> Ensemble:
-    """So many whole networks, as they would be saved after training."""
-    whole = Record(method, members, record.classes, record.input_shape, record.combine, spec)
-    return Ensemble([draw(lambda: build(spec), member) for member in range(members)], whole)
-
-
 def _measured(ensemble: Ensemble, path: Path, note: Note) -> Footprint:
-    size, resident = ensemble.size(), _peaks(ensemble.record, path, note)
+    resident = _peaks(ensemble.record, path, note)
     return Footprint(
-        parameters=size.parameters,
-        buffers=sizes.buffers(ensemble.members),
-        bytes=path.stat().st_size,
-        flops=size.flops,
+        **asdict(replace(ensemble.size(), bytes=path.stat().st_size)),
         peak_bytes=resident and resident.peak,
         bytes_before=resident and resident.before,
         milliseconds_batch_1=_milliseconds(ensemble, 1),

@@ -11,16 +11,22 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import TypeAlias
+from functools import partial
+from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from structured_ensembles.data.sources import Unlabelled
 from structured_ensembles.errors import DataError
-from structured_ensembles.evaluation.answers import Answers
-from structured_ensembles.evaluation.blocks.entropies import entropy_counts, entropy_edges
+from structured_ensembles.evaluation.answers import Answers, ask
+from structured_ensembles.evaluation.blocks import synthetic
+from structured_ensembles.evaluation.blocks.entropies import Histogram, histogram
+
+if TYPE_CHECKING:
+    from structured_ensembles.evaluation.subject import Subject
 
 Score: TypeAlias = Callable[[Answers], Tensor]
 """Gives each example a number, (N,): the higher, the more unusual."""
@@ -49,21 +55,6 @@ class Detection:
 
 
 @dataclass(frozen=True)
-class DetectionHistogram:
-    """How many images from inside and from outside have which predictive entropy.
-
-    Attributes:
-        edges: 21 of them, in nats (see `entropies.entropy_edges`).
-        inside: By bar, how many images from inside lie in it.
-        outside: The same of the images from outside.
-    """
-
-    edges: tuple[float, ...]
-    inside: tuple[int, ...]
-    outside: tuple[int, ...]
-
-
-@dataclass(frozen=True)
 class OutOfDistribution:
     """What became of one set of images from outside.
 
@@ -71,13 +62,13 @@ class OutOfDistribution:
         name: Of the set.
         images: How many it holds.
         scores: By score (see `SCORES`), how well it tells them from the test images.
-        histogram: Of the predictive entropy.
+        histogram: Of the predictive entropy of images from ``inside`` and from ``outside``.
     """
 
     name: str
     images: int
     scores: dict[str, Detection]
-    histogram: DetectionHistogram
+    histogram: Histogram
 
 
 def entropy(answers: Answers) -> Tensor:
@@ -114,6 +105,20 @@ SCORES: Mapping[str, Score] = {
 """By name, what images are scored with."""
 
 
+def measured(subject: Subject) -> list[OutOfDistribution] | None:
+    """Of every set of unfamiliar images, the built-in ones first; a set that fails stops no other."""
+    inside, (some, _) = subject.answers, subject.sample
+    built_in = [Unlabelled(name, make(some, subject.extent.seed), ()) for name, make in synthetic.SETS.items()]
+
+    def one(outside: Unlabelled) -> OutOfDistribution:
+        answers = ask(subject.ensemble, outside.images, what=f"Answering {outside.name}")
+        return out_of_distribution(inside, answers, outside.name)
+
+    sets = [*built_in, *subject.outside]
+    found = [subject.attempt(f"out_of_distribution: {outside.name}", partial(one, outside)) for outside in sets]
+    return [part for part in found if part is not None] or None
+
+
 def out_of_distribution(inside: Answers, outside: Answers, name: str) -> OutOfDistribution:
     """Measure how well one ensemble tells a set of images from those that it is tested on.
 
@@ -130,7 +135,7 @@ def out_of_distribution(inside: Answers, outside: Answers, name: str) -> OutOfDi
         name=name,
         images=outside.logits.shape[1],
         scores={key: detection(score(inside), score(outside)) for key, score in SCORES.items()},
-        histogram=_histogram(inside, outside),
+        histogram=histogram(inside.logits.shape[2], inside=entropy(inside), outside=entropy(outside)),
     )
 
 
@@ -164,11 +169,6 @@ def _fpr95(is_inside: npt.NDArray[np.bool_], usual: npt.NDArray[np.float64]) -> 
     # Left to itself the curve drops the points between two others on a line, of which ours may be one.
     false_positives, true_positives, _ = roc_curve(is_inside, usual, drop_intermediate=False)
     return float(false_positives[true_positives >= RECALL][0])
-
-
-def _histogram(inside: Answers, outside: Answers) -> DetectionHistogram:
-    edges = entropy_edges(inside.logits.shape[2])
-    return DetectionHistogram(edges, entropy_counts(entropy(inside), edges), entropy_counts(entropy(outside), edges))
 
 
 def _check(inside: Answers, outside: Answers, name: str) -> None:

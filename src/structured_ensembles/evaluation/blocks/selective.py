@@ -22,10 +22,11 @@ from torch import Tensor
 from structured_ensembles.errors import DataError, SettingsError
 from structured_ensembles.evaluation.metrics import checked_answers, running_sum
 from structured_ensembles.prediction.calibrating import GAMMAS
-from structured_ensembles.prediction.uncertainty import Rejection, rejection_report, threshold_above
+from structured_ensembles.prediction.uncertainty import Rejection, check_pairs, rejection_report, threshold_above
 
 if TYPE_CHECKING:
     from structured_ensembles.evaluation.answers import Answers
+    from structured_ensembles.evaluation.subject import Subject
 
 
 @dataclass(frozen=True)
@@ -80,6 +81,13 @@ class Selective:
     by_gamma: tuple[RejectionAtGamma, ...] | None
 
 
+def measured(subject: Subject) -> Selective:
+    """Of its answers to the test images."""
+    held_out = subject.summary
+    gamma, quartiles = held_out.get("rejection_gamma"), held_out.get("correct_entropy_quartiles")
+    return selective(subject.answers, subject.threshold, gamma, quartiles)
+
+
 def selective(
     answers: Answers,
     threshold: float | None = None,
@@ -108,7 +116,7 @@ def selective(
         curve=risk_coverage(entropies, correct),
         threshold=threshold,
         gamma=gamma,
-        at_threshold=None if threshold is None else rejection_report(entropies, correct, threshold),
+        at_threshold=answers.rejection(threshold),
         by_gamma=None if quartiles is None else reject_by_gamma(entropies, correct, quartiles),
     )
 
@@ -197,11 +205,7 @@ def _risks(uncertainty: Tensor, correct: Tensor) -> Tensor:
 
 def _wrong(uncertainty: Tensor, correct: Tensor) -> Tensor:
     """(N + 1,), float64: how many of the 0, 1, ..., N most certain answers are wrong."""
-    if uncertainty.dim() != 1 or uncertainty.shape != correct.shape or uncertainty.numel() == 0:
-        shapes = f"{tuple(uncertainty.shape)} uncertainties and {tuple(correct.shape)} answers"
-        raise DataError(f"{shapes}: pass one uncertainty and one answer per example, for one example at least")
-    if correct.dtype != torch.bool:
-        raise DataError(f"correct is {correct.dtype}: pass booleans, for example classes == labels")
+    check_pairs(uncertainty, correct, "uncertainty", "uncertainties")
     broken = int(uncertainty.isnan().sum())
     if broken:
         raise DataError(f"{broken} of {len(correct)} uncertainties are NaN: look for NaN in the logits")

@@ -12,6 +12,7 @@ from structured_ensembles.errors import DataError
 
 if TYPE_CHECKING:
     from structured_ensembles.artefact.file import Record
+    from structured_ensembles.evaluation.subject import Subject
     from structured_ensembles.prediction.ensemble import Ensemble
     from structured_ensembles.types import Channels, Group
 
@@ -45,6 +46,11 @@ class Structure:
 
     agreement: tuple[tuple[float, ...], ...]
     layers: tuple[Layer, ...] | None
+
+
+def measured(subject: Subject) -> Structure:
+    """Of its members, and their votes on the test images."""
+    return structure(subject.ensemble, subject.answers.prediction.votes)
 
 
 def structure(ensemble: Ensemble, votes: Tensor) -> Structure:

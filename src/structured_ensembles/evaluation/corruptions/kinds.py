@@ -19,31 +19,13 @@ NAME = "CIFAR-10-C-like"
 """What a measurement on these corruptions is called: the constants are CIFAR-10-C's, the images are not."""
 
 _FUNCTIONS: Mapping[str, Callable[..., Pixels]] = {
-    function.__name__: function
-    for function in (
-        noise.gaussian_noise,
-        noise.shot_noise,
-        noise.impulse_noise,
-        blur.defocus_blur,
-        blur.glass_blur,
-        blur.motion_blur,
-        blur.zoom_blur,
-        weather.snow,
-        weather.frost,
-        weather.fog,
-        digital.brightness,
-        digital.contrast,
-        digital.elastic_transform,
-        digital.pixelate,
-        digital.jpeg_compression,
-        noise.speckle_noise,
-        blur.gaussian_blur,
-        spatter.spatter,
-        digital.saturate,
-    )
+    name: function
+    for module in (blur, digital, noise, spatter, weather)
+    for name, function in vars(module).items()
+    if name in CONSTANTS
 }
 
-KINDS = tuple(_FUNCTIONS)
+KINDS = tuple(CONSTANTS)
 """All 19."""
 
 STANDARD = KINDS[:15]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from functools import partial
+from itertools import product
 from pathlib import Path
 from statistics import fmean
 from typing import TYPE_CHECKING, Any, TypeAlias
@@ -17,11 +17,12 @@ from structured_ensembles.errors import DataError, SettingsError
 from structured_ensembles.evaluation.answers import Answers, ask
 from structured_ensembles.evaluation.corruptions import files
 from structured_ensembles.evaluation.corruptions.kinds import KINDS, NAME, SEVERITIES, STANDARD, check_choices, corrupt
-from structured_ensembles.evaluation.metrics import accuracy, ece, nll
-from structured_ensembles.prediction.uncertainty import rejection_report
+from structured_ensembles.evaluation.entry import plain
+from structured_ensembles.evaluation.metrics import check_bins, quality
 from structured_ensembles.progress import bar
 
 if TYPE_CHECKING:
+    from structured_ensembles.evaluation.subject import Subject
     from structured_ensembles.prediction.ensemble import Ensemble
 
 
@@ -84,7 +85,16 @@ class Corruptions:
 
 
 _Cells: TypeAlias = Mapping[tuple[str, int], Scores]  # by kind and severity
-_Labelled: TypeAlias = tuple[Tensor, Tensor]
+
+
+def measured(subject: Subject) -> Corruptions:
+    """Of some of the test images, or of the published files; a kind that cannot be read stops no other."""
+    ensemble, threshold, extent = subject.ensemble, subject.threshold, subject.extent
+    if extent.corrupted is None:
+        return corruptions(ensemble, *subject.sample, threshold, bins=extent.bins, seed=extent.seed)
+    found, missing = corruptions_of_files(ensemble, extent.corrupted, threshold, bins=extent.bins, limit=extent.sample)
+    subject.failures.update({f"corruptions: {kind}": message for kind, message in missing.items()})
+    return found
 
 
 def corruptions(
@@ -118,11 +128,11 @@ def corruptions(
     _check_fit(ensemble, "the images", tuple(images.shape[1:]))
     pixels = _bytes(images).cpu().numpy()
 
-    def corrupted(kind: str, severity: int) -> _Labelled:
-        return torch.from_numpy(corrupt(pixels, kind, severity, seed)), labels
+    def score(kind: str, severity: int) -> Scores:
+        corrupted = torch.from_numpy(corrupt(pixels, kind, severity, seed))
+        return _scores(ask(ensemble, corrupted, labels), labels, threshold, bins)
 
-    score = partial(_score, ensemble, threshold=threshold, bins=bins)
-    return _summary(NAME, _cells(corrupted, score, kinds, severities))
+    return _summary(NAME, _cells(score, kinds, severities))
 
 
 def corruptions_of_files(
@@ -158,13 +168,12 @@ def corruptions_of_files(
         raise SettingsError(f"limit {limit}: pass 1 image or more, or None for all")
     sets, failures = _readable(ensemble, Path(folder), kinds)
 
-    def stored(kind: str, severity: int) -> _Labelled:
-        images, labels = sets[kind]
-        part = slice(limit)
-        return files.as_tensor(images[severity - 1, part]), torch.from_numpy(labels[severity - 1, part])
+    def score(kind: str, severity: int) -> Scores:
+        images, classes = (stored[severity - 1, :limit] for stored in sets[kind])
+        labels = torch.from_numpy(classes)
+        return _scores(ask(ensemble, files.as_tensor(images), labels), labels, threshold, bins)
 
-    score = partial(_score, ensemble, threshold=threshold, bins=bins)
-    return _summary(Path(folder).resolve().name, _cells(stored, score, tuple(sets), severities)), failures
+    return _summary(Path(folder).resolve().name, _cells(score, tuple(sets), severities)), failures
 
 
 def _readable(
@@ -189,41 +198,27 @@ def _read(ensemble: Ensemble, folder: Path, kind: str, labels: tuple[int, ...]) 
     return images
 
 
-def _cells(
-    labelled: Callable[[str, int], _Labelled],
-    score: Callable[[_Labelled], Scores],
-    kinds: Sequence[str],
-    severities: Sequence[int],
-) -> _Cells:
+def _cells(score: Callable[[str, int], Scores], kinds: Sequence[str], severities: Sequence[int]) -> _Cells:
     cells = {}
     with bar("corruptions", len(kinds) * len(severities)) as shown:
-        for kind in kinds:
+        for kind, severity in product(kinds, severities):
             shown.note(kind)
-            for severity in severities:
-                cells[kind, severity] = score(labelled(kind, severity))
-                shown.advance()
+            cells[kind, severity] = score(kind, severity)
+            shown.advance()
         shown.note("")
     return cells
 
 
-def _score(ensemble: Ensemble, labelled: _Labelled, *, threshold: float | None, bins: int) -> Scores:
-    images, labels = labelled
-    answers = ask(ensemble, images, labels)
-    probabilities = answers.prediction.probabilities
-    rejected, kept = (None, None) if threshold is None else _rejected(answers, threshold)
+def _scores(answers: Answers, labels: Tensor, threshold: float | None, bins: int) -> Scores:
+    found = quality(answers.prediction.probabilities, labels, bins)
+    rejection = answers.rejection(threshold)
     return Scores(
-        accuracy=accuracy(probabilities, labels),
-        nll=nll(probabilities, labels),
-        ece=ece(probabilities, labels, bins),
-        rejected_share=rejected,
-        accuracy_of_kept=kept,
+        accuracy=found.accuracy,
+        nll=found.nll,
+        ece=found.ece,
+        rejected_share=rejection.rejected_share if rejection else None,
+        accuracy_of_kept=plain(rejection.accuracy_of_kept) if rejection else None,
     )
-
-
-def _rejected(answers: Answers, threshold: float) -> tuple[float, float | None]:
-    report = rejection_report(answers.prediction.predictive_entropy, answers.correct, threshold)
-    kept = report.accuracy_of_kept
-    return report.rejected_share, None if math.isnan(kept) else kept
 
 
 def _summary(name: str, cells: _Cells) -> Corruptions:
@@ -256,8 +251,7 @@ def _bytes(images: Tensor) -> Tensor:
 
 
 def _check_measuring(bins: int, threshold: float | None) -> None:
-    if bins < 1:
-        raise SettingsError(f"bins {bins}: pass 1 or more; 15 is usual")
+    check_bins(bins)
     if threshold is not None and math.isnan(threshold):
         raise SettingsError("threshold nan: pass an entropy in nats, or None to reject nothing")
 

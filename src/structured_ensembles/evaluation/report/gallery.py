@@ -11,6 +11,7 @@ import torch
 from PIL import Image
 
 from structured_ensembles.errors import DataError
+from structured_ensembles.evaluation.answers import evenly
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -117,10 +118,7 @@ def gallery(images: Tensor, answers: Answers, shown: int = SHOWN) -> Gallery:
 
 def _sample(entropies: Tensor) -> Tensor:
     """Indices from the least to the most uncertain; of too many images, evenly spaced ones in that order."""
-    order = entropies.argsort(stable=True)
-    if len(order) <= SAMPLE:
-        return order
-    return order[torch.linspace(0, len(order) - 1, SAMPLE, dtype=torch.float64).round().long()]
+    return entropies.argsort(stable=True)[evenly(len(entropies), SAMPLE)]
 
 
 def _shown(image: Tensor, label: int, answers: Answers, index: int) -> Shown:

@@ -12,6 +12,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from structured_ensembles.errors import DataError
+from structured_ensembles.evaluation.entry import SCHEMA, VERSION
 from structured_ensembles.evaluation.report import charts, side_by_side, words
 from structured_ensembles.files.whole import write_whole
 
@@ -20,7 +21,6 @@ if TYPE_CHECKING:
     from structured_ensembles.evaluation.report.words import Json
 
 _HERE = Path(__file__).parent
-_SCHEMA, _VERSION = "structens-evaluation", 1
 
 
 def write(path: str | Path, evaluation: Json, gallery: Gallery) -> None:
@@ -40,9 +40,9 @@ def write(path: str | Path, evaluation: Json, gallery: Gallery) -> None:
 def render(evaluation: Json, gallery: Gallery) -> str:
     """The report as text; see `write`."""
     found = (evaluation.get("schema"), evaluation.get("version"))
-    if found != (_SCHEMA, _VERSION):
+    if found != (SCHEMA, VERSION):
         raise DataError(
-            f"an evaluation of schema {found[0]!r}, version {found[1]!r}: pass {_SCHEMA!r}, version {_VERSION}"
+            f"an evaluation of schema {found[0]!r}, version {found[1]!r}: pass {SCHEMA!r}, version {VERSION}"
         )
     if not evaluation["predictors"]:
         raise DataError("an evaluation of no predictor: measure one at least")

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from structured_ensembles.evaluation.table import scaled
+from structured_ensembles.options.catalogue import BLOCKS
 
 if TYPE_CHECKING:
     from structured_ensembles.evaluation.report.gallery import Gallery
@@ -17,18 +18,6 @@ Json: TypeAlias = Mapping[str, Any]
 MISSING = "\N{EN DASH}"
 DECLINED = 0.05
 """The share that the summary lets it decline."""
-
-BLOCKS = {
-    "calibration": "accuracy and calibration",
-    "uncertainty": "how much it doubts",
-    "selective": "declining to answer",
-    "out_of_distribution": "unfamiliar images",
-    "adversarial": "images made to deceive it",
-    "corruptions": "damaged images",
-    "cost": "memory and cost",
-    "structure": "what its members are made of",
-}
-"""What each part of the evaluation measures, in plain words."""
 
 _ANSWERS = "answering the test images"
 
@@ -170,7 +159,7 @@ def _unfamiliar(predictor: Json) -> str | None:
 
 def present(predictor: Json) -> dict[str, str]:
     """The blocks that have something to show, in plain words; a single member cannot differ from others."""
-    shown = {block: words for block, words in BLOCKS.items() if predictor[block]}
+    shown = {block: BLOCKS.about(block) for block in BLOCKS if predictor[block]}
     if predictor["members"] == 1:
         shown.pop("structure", None)
     return shown
@@ -202,7 +191,7 @@ def _size(predictor: Json) -> str | None:
 
 def not_measured(predictor: Json) -> list[str]:
     """What is absent and did not fail, in plain words."""
-    return [words for block, words in BLOCKS.items() if not predictor[block] and block not in _failed(predictor)]
+    return [BLOCKS.about(block) for block in BLOCKS if not predictor[block] and block not in _failed(predictor)]
 
 
 def failures(predictor: Json) -> list[tuple[str, str]]:
@@ -212,7 +201,8 @@ def failures(predictor: Json) -> list[tuple[str, str]]:
 
 def _plain(block: str) -> str:
     kind, _, name = block.partition(": ")
-    return {**BLOCKS, "answers": _ANSWERS}.get(kind, kind) + (f" ({name})" if name else "")
+    words = _ANSWERS if kind == "answers" else BLOCKS.about(kind) or kind
+    return words + (f" ({name})" if name else "")
 
 
 def _failed(predictor: Json) -> set[str]:

@@ -11,9 +11,10 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from structured_ensembles.data import sources as datasets
-from structured_ensembles.evaluation import ece, measure, nll
 from structured_ensembles.evaluation.answers import answer
-from structured_ensembles.evaluation.cost import cost
+from structured_ensembles.evaluation.cost import as_json
+from structured_ensembles.evaluation.entry import plain
+from structured_ensembles.evaluation.metrics import ece, measure, nll
 from structured_ensembles.experiments import run
 from structured_ensembles.experiments.comparison.records import Cell, Result, from_json, to_json
 from structured_ensembles.experiments.grids import Work, attempted
@@ -24,6 +25,7 @@ from structured_ensembles.prediction.uncertainty import disagreement
 from structured_ensembles.seeding import machine
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from pathlib import Path
 
     from structured_ensembles.data.sources import ImageData
@@ -80,8 +82,7 @@ def _method(arm: str) -> str:
 
 
 def _values(prediction: Prediction, images: ImageData) -> dict[str, float]:
-    metrics = measure(prediction.probabilities, images.test.labels).to_json()
-    return {name: value for name, value in metrics.items() if value is not None} | {
+    return _known(plain(measure(prediction.probabilities, images.test.labels))) | {
         "disagreement": float(disagreement(prediction.votes).mean()),
         "mutual_information": float(prediction.mutual_information.mean()),
     }
@@ -97,11 +98,8 @@ def _calibrated(prediction: Prediction, images: ImageData) -> dict[str, float]:
 
 
 def _costs(contestant: Fittable) -> dict[str, float]:
-    found = cost(contestant)
-    return {
-        "parameters": found.parameters,
-        "buffers": found.buffers,
-        "bytes_on_disk": found.bytes_on_disk,
-        "flops": found.flops,
-        "training_flops": contestant.training_flops,
-    }
+    return _known(as_json(contestant.size())) | {"training_flops": contestant.training_flops}
+
+
+def _known(values: Mapping[str, float | None]) -> dict[str, float]:
+    return {name: value for name, value in values.items() if value is not None}
