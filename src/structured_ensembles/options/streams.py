@@ -7,7 +7,6 @@ from typing import Any
 
 from structured_ensembles.options.choices import (
     Capacity,
-    Choice,
     CrossBlock,
     Exhausted,
     HeadKind,
@@ -194,8 +193,6 @@ def _restored(kind: Any, values: Any) -> Any:  # noqa: ANN401
 
 
 def _setting(default: object, given: Any) -> Any:  # noqa: ANN401
-    if isinstance(default, Choice):
-        return type(default).named(given)
     if is_dataclass(default):
         return _restored(type(default), given)
     return tuple(given) if isinstance(default, tuple) else given
