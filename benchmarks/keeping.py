@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import re
-from typing import TYPE_CHECKING, TypeVar
+from dataclasses import asdict, fields
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from structured_ensembles.errors import SettingsError
 from structured_ensembles.experiments.grids import Cell, Outcome
@@ -14,13 +15,15 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from pathlib import Path
 
+    from _typeshed import DataclassInstance
+
 R = TypeVar("R", bound=Outcome)
 _HEADING = re.compile(r"^(?=## |### What they know)", re.MULTILINE)
 
 
 def merged(
     path: Path,
-    plan: object,
+    plan: DataclassInstance,
     cells: Sequence[Cell],
     found: Sequence[R],
     parsed: Callable[[object], R],
@@ -30,7 +33,7 @@ def merged(
 
     Args:
         path: The file, JSON; made if anything is known.
-        plan: What all runs have in common, written as ``repr`` does: runs of another plan are not mixed with these.
+        plan: What all runs have in common: runs of another plan are not mixed with these.
         cells: Of the grid: their order, and what else the file holds is dropped.
         found: What the work folder holds.
         parsed: Makes a run of plain values.
@@ -39,16 +42,23 @@ def merged(
     Raises:
         SettingsError: The file's runs are of another plan.
     """
-    kept = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {"plan": repr(plan), "runs": []}
-    if kept["plan"] != repr(plan):
+    about = told(plan)
+    kept = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {"plan": about, "runs": []}
+    if kept["plan"] != about:
         raise SettingsError(f"the runs in {path} are of another plan, {kept['plan']}: delete it and measure again")
     known = {run.cell: run for run in [*map(parsed, kept["runs"]), *found]}
     runs = [known[cell] for cell in cells if cell in known]
     if runs:
         path.parent.mkdir(parents=True, exist_ok=True)
-        kept = {"plan": repr(plan), "runs": [plain(run) for run in runs]}
+        kept = {"plan": about, "runs": [plain(run) for run in runs]}
         write_whole(path, json.dumps(kept, indent=1, allow_nan=False) + "\n")
     return runs
+
+
+def told(plan: DataclassInstance) -> Any:  # noqa: ANN401 (what JSON holds)
+    """Everything that decides what a plan's runs come to, in whatever order its fields are."""
+    decisive = [one.name for one in fields(plan) if one.compare]
+    return json.loads(json.dumps({name: value for name, value in asdict(plan).items() if name in decisive}))
 
 
 def sections(page: Path) -> dict[str, str]:
