@@ -5,17 +5,15 @@ from __future__ import annotations
 import os
 import platform
 import random
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
 
 from structured_ensembles.errors import SettingsError
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
 
 
 def derived_seed(seed: int, *path: int) -> int:

@@ -11,8 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.utils.data import DataLoader, Dataset, Subset, TensorDataset
 
-from structured_ensembles.data.examples import Examples
-from structured_ensembles.data.fingerprint import fingerprint
+from structured_ensembles.data.examples import Examples, fingerprint
 from structured_ensembles.data.sources import Split
 from structured_ensembles.errors import DataError, SettingsError
 

@@ -11,8 +11,9 @@ from __future__ import annotations
 import hashlib
 import math
 import re
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 import torch
 from safetensors import SafetensorError, deserialize
@@ -24,9 +25,6 @@ from structured_ensembles.errors import ArtefactError
 from structured_ensembles.files.plain import compact, require
 from structured_ensembles.files.sealed import LENGTH, beginning, metadata, reading, writing
 from structured_ensembles.files.whole import whole
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
 
 __all__ = ["FORMAT", "JSON", "SUMMARY_BYTES", "Record", "TensorSpec", "file_bytes", "read", "restore", "specs", "write"]
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 import json
 import math
 import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TypeAlias
 
 import numpy as np
 import torch
@@ -19,9 +20,6 @@ from structured_ensembles.implicit import Form
 from structured_ensembles.networks import NetworkSpec
 from structured_ensembles.options.choices import Combine
 from structured_ensembles.types import Channels, Cut, Group, Side
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
 
 JSON: TypeAlias = "bool | int | float | str | Sequence[JSON] | Mapping[str, JSON] | None"
 """What JSON can hold; sequences must be lists and mappings dicts, so that they are read back as they were."""

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
 
 from torch import Tensor, nn
 from torch.nn.modules.module import register_module_parameter_registration_hook
 
 from structured_ensembles import implicit
+from structured_ensembles.artefact.record import Record
 from structured_ensembles.channels import kinds
 from structured_ensembles.channels.extraction import extract
 from structured_ensembles.errors import ArtefactError
@@ -16,11 +17,6 @@ from structured_ensembles.files.plain import require
 from structured_ensembles.networks import Given, given
 from structured_ensembles.networks.modules import draw
 from structured_ensembles.types import Architecture, Cut, Group, Side
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
-
-    from structured_ensembles.artefact.record import Record
 
 _LARGEST_RATIO, _ALWAYS_ALLOWED = 1000, 2**26
 """A file may ask for a base network of so many times its own elements, or else of so many parameters (256 MB)."""

@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import torch
 
 from structured_ensembles.channels import surgery
+from structured_ensembles.channels._probe import Probe
 from structured_ensembles.errors import NetworkError, first_line
 from structured_ensembles.networks import modules
-
-if TYPE_CHECKING:
-    from structured_ensembles.channels._probe import Probe
-    from structured_ensembles.types import Channels, Group
+from structured_ensembles.types import Channels, Group
 
 
 def verified(probe: Probe, groups: list[Group]) -> tuple[list[Group], list[str]]:

@@ -6,17 +6,13 @@ and the search leaves its buffers alone, so that a member's normalisation layers
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
+
+from torch import Tensor, nn
 
 from structured_ensembles.channels import surgery
 from structured_ensembles.networks import modules
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from torch import Tensor, nn
-
-    from structured_ensembles.types import Channels, Group
+from structured_ensembles.types import Channels, Group
 
 
 def extract(base: nn.Module, groups: Sequence[Group], channels: Channels) -> nn.Module:

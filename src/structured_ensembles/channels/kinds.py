@@ -5,8 +5,8 @@ Only what is done to the statistics of whole batches, as `BatchNorm` keeps them,
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
 
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm, _NormBase
@@ -14,9 +14,6 @@ from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 
 from structured_ensembles.options.choices import Choice
 from structured_ensembles.types import Side
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
 
 BatchNorm = _BatchNorm
 """Normalises by the statistics of a whole batch while it is trained, and by a moving average of them afterwards."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TypeAlias
 
 import torch
 from torch import Tensor, nn
@@ -17,9 +17,6 @@ from torch import Tensor, nn
 from structured_ensembles.channels import kinds
 from structured_ensembles.networks.modules import copied
 from structured_ensembles.types import Channels, Cut, Group, Side
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping
 
 Site: TypeAlias = tuple[str, Side]
 """A module's dotted name and one of its dimensions."""

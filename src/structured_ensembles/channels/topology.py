@@ -11,10 +11,11 @@ import sys
 import time
 import traceback
 import warnings
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from itertools import groupby
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -24,9 +25,6 @@ from structured_ensembles.channels._verification import verified
 from structured_ensembles.errors import NetworkError, first_line
 from structured_ensembles.options.choices import Placement, Scope
 from structured_ensembles.types import Cut, Group, Side, Topology
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
 
 
 def find(network: nn.Module, example: Tensor, *, scope: Scope = Scope.COUPLED, seconds: float = 60.0) -> Topology:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import copy
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
 
 from torch import nn
 from torch.utils.data import Dataset
@@ -25,14 +25,13 @@ except ImportError as error:
         "'structured-ensembles[avalanche]'"
     ) from error
 
-if TYPE_CHECKING:
-    from collections.abc import Collection, Sequence
-    from contextlib import AbstractContextManager
+from collections.abc import Collection, Sequence
+from contextlib import AbstractContextManager
 
-    import torch
-    from torch import Tensor
+import torch
+from torch import Tensor
 
-    from structured_ensembles.continual.learner.learner import ContinualLearner
+from structured_ensembles.continual.learner.learner import ContinualLearner
 
 ABSENT = -1000.0
 """The logit of a class that is none of the task's; what Avalanche's own heads give."""

@@ -7,8 +7,8 @@ the batches that it would have seen, and nothing here draws from the global rand
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any, TypeAlias
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor
@@ -30,9 +30,6 @@ from torch.utils.data import (
 from structured_ensembles.data.labels import described, sized
 from structured_ensembles.errors import DataError, SettingsError, first_line
 from structured_ensembles.seeding import derived_seed
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
 
 _DRAW_SIZE = 256
 

@@ -2,26 +2,20 @@
 
 from __future__ import annotations
 
+import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils.data import Dataset, Subset
+from torch.utils.data import DataLoader, Dataset, Subset
 
-from structured_ensembles.data.batches import as_dataset, loader
-from structured_ensembles.data.fingerprint import fingerprint
-from structured_ensembles.data.labels import check_finite, check_pair, labels_of, sized
+from structured_ensembles.data.batches import Source, as_dataset, loader
+from structured_ensembles.data.labels import check_finite, check_pair, labels_of, sized, spread
 from structured_ensembles.errors import DataError, SettingsError, first_line
-from structured_ensembles.seeding import derived_seed
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from torch.utils.data import DataLoader
-
-    from structured_ensembles.data.batches import Source
+from structured_ensembles.seeding import derived_seed, seeded
 
 
 @dataclass(frozen=True, eq=False)
@@ -157,3 +151,19 @@ def _place_in_class(labels: Tensor, counts: Tensor, seed: int) -> Tensor:
     places = torch.empty_like(order)
     places[order] = torch.arange(len(labels)) - first[labels[order]]
     return places
+
+
+def fingerprint(*parts: Examples) -> str:
+    """Of all labels and of some inputs spread over the sets: enough to tell data apart without reading them whole."""
+    found = hashlib.sha256()
+    with seeded(0):  # transforms may draw at random: the same data are to have the same fingerprint each time
+        for part in parts:
+            found.update(part.labels.numpy().tobytes())
+            for index in spread(len(part), FINGERPRINT_INPUTS):
+                inputs = torch.as_tensor(part.dataset[index][0]).cpu().contiguous()
+                found.update(inputs.flatten().view(torch.uint8).numpy().tobytes())
+    return found.hexdigest()
+
+
+FINGERPRINT_INPUTS = 32
+"""So many inputs of a set tell it from another one."""

@@ -2,26 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
+from structured_ensembles.artefact.file import Record
 from structured_ensembles.data.sources import as_float
 from structured_ensembles.errors import ArtefactError, DataError
+from structured_ensembles.options.choices import Combine
+from structured_ensembles.prediction.ensemble import Ensemble
 from structured_ensembles.prediction.uncertainty import Rejection, predict_from_logits, rejection_report
 from structured_ensembles.progress import track
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable
-
-    from structured_ensembles.artefact.file import Record
-    from structured_ensembles.options.choices import Combine
-    from structured_ensembles.prediction.ensemble import Ensemble
-    from structured_ensembles.types import Prediction
-
+from structured_ensembles.types import Prediction
 
 CHUNK = 1024
 """So many images are made floating numbers at a time."""

@@ -7,22 +7,18 @@ in docs/evaluation.md.
 from __future__ import annotations
 
 import importlib.metadata
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
+from structured_ensembles.data.sources import ImageData, Unlabelled
+from structured_ensembles.evaluation.answers import Answers
+from structured_ensembles.evaluation.blocks.structure import Structure
 from structured_ensembles.evaluation.entry import SCHEMA, VERSION, plain
-from structured_ensembles.evaluation.subject import Subject
+from structured_ensembles.evaluation.subject import Extent, Subject
 from structured_ensembles.options.catalogue import BLOCKS
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
-    from pathlib import Path
-
-    from structured_ensembles.data.sources import ImageData, Unlabelled
-    from structured_ensembles.evaluation.answers import Answers
-    from structured_ensembles.evaluation.blocks.structure import Structure
-    from structured_ensembles.evaluation.subject import Extent
-    from structured_ensembles.prediction.ensemble import Ensemble
+from structured_ensembles.prediction.ensemble import Ensemble
 
 
 @dataclass(frozen=True, eq=False)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, fields
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from structured_ensembles.artefact.file import Record
 from structured_ensembles.methods.deep import DeepEnsemble
@@ -13,9 +14,6 @@ from structured_ensembles.networks.modules import draw
 from structured_ensembles.networks.sizes import Cost
 from structured_ensembles.options.choices import Combine
 from structured_ensembles.prediction.ensemble import Ensemble
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
 
 _WRITTEN = {"bytes": "bytes_on_disk"}
 """Fields that files know by another name."""

@@ -3,23 +3,19 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import asdict, is_dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+from torch import Tensor
 
 from structured_ensembles.evaluation import cost
 from structured_ensembles.evaluation.metrics import Metrics, measure
 from structured_ensembles.evaluation.table import Row
+from structured_ensembles.networks.sizes import Cost
+from structured_ensembles.prediction.ensemble import Ensemble
 from structured_ensembles.prediction.uncertainty import disagreement, rejection_report
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-
-    from torch import Tensor
-
-    from structured_ensembles.networks.sizes import Cost
-    from structured_ensembles.prediction.ensemble import Ensemble
-    from structured_ensembles.types import Prediction
-
+from structured_ensembles.types import Prediction
 
 SCHEMA, VERSION = "structens-evaluation", 1
 """Of the ``metrics.json`` of a whole evaluation."""

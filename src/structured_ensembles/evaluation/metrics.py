@@ -9,17 +9,14 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from structured_ensembles.errors import DataError, SettingsError
+from structured_ensembles.evaluation.answers import Answers
 from structured_ensembles.prediction.uncertainty import entropy
-
-if TYPE_CHECKING:
-    from structured_ensembles.evaluation.answers import Answers
 
 
 @dataclass(frozen=True)

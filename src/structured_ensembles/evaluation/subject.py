@@ -2,24 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property, partial
-from typing import TYPE_CHECKING, Any, TypeVar
+from pathlib import Path
+from typing import Any, TypeVar
 
+from torch import Tensor
+
+from structured_ensembles.data.sources import ImageData, Unlabelled
 from structured_ensembles.errors import SettingsError, StructensError
 from structured_ensembles.evaluation.answers import Answers, ask, evenly
 from structured_ensembles.evaluation.blocks.attacks import EPSILONS, check_epsilon
 from structured_ensembles.evaluation.metrics import check_bins
 from structured_ensembles.options.catalogue import BLOCKS
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Mapping, Sequence
-    from pathlib import Path
-
-    from torch import Tensor
-
-    from structured_ensembles.data.sources import ImageData, Unlabelled
-    from structured_ensembles.prediction.ensemble import Ensemble
+from structured_ensembles.prediction.ensemble import Ensemble
 
 Found = TypeVar("Found")
 

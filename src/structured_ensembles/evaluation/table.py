@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -10,13 +11,11 @@ from rich.measure import Measurement
 from rich.table import Table
 from rich.text import Text
 
+from structured_ensembles.evaluation.metrics import Metrics
+from structured_ensembles.networks.sizes import Cost
+
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
-
     from rich.console import Console
-
-    from structured_ensembles.evaluation.metrics import Metrics
-    from structured_ensembles.networks.sizes import Cost
 
 
 WIDTH = 100

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from rich import box
@@ -11,15 +12,11 @@ from rich.measure import Measurement
 from rich.table import Table
 from rich.text import Text
 
-from structured_ensembles.evaluation.statistics import grouped
+from structured_ensembles.evaluation.statistics import Summary, grouped
 from structured_ensembles.evaluation.table import NONE, WIDTH, duration, scaled
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
-
     from rich.console import Console
-
-    from structured_ensembles.evaluation.statistics import Summary
 
 
 def csv_table(columns: Sequence[str], rows: Iterable[Mapping[str, object]]) -> str:

@@ -5,25 +5,20 @@ from __future__ import annotations
 import json
 import shutil
 from collections import defaultdict
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from statistics import fmean
-from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
+from typing import Any, Generic, Protocol, TypeVar
 
-from structured_ensembles.data.examples import Examples
-from structured_ensembles.data.fingerprint import fingerprint
+from structured_ensembles.data.examples import Examples, fingerprint
+from structured_ensembles.data.sources import ImageData
 from structured_ensembles.errors import ArtefactError, StructensError
 from structured_ensembles.execution.local import run
 from structured_ensembles.files import marks
 from structured_ensembles.files.whole import write_whole
 from structured_ensembles.progress import Bar, bar
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
-    from pathlib import Path
-
-    from structured_ensembles.data.sources import ImageData
-
 
 CELLS, STATE = "cells", "state"
 """Of a grid's folder: where the results are, and what unfinished cells go on from."""

@@ -11,35 +11,32 @@ import importlib.metadata
 import json
 import platform
 import shutil
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 import torch
 
 from structured_ensembles.data import sources as datasets
+from structured_ensembles.data.sources import ImageData
 from structured_ensembles.errors import ArtefactError, NetworkError, first_line
 from structured_ensembles.evaluation import cost
 from structured_ensembles.evaluation.answers import answer
 from structured_ensembles.evaluation.entry import evaluated, row, unfitted
 from structured_ensembles.evaluation.metrics import Reliability, reliability
+from structured_ensembles.evaluation.table import Row
 from structured_ensembles.files.whole import write_whole
 from structured_ensembles.methods import make
+from structured_ensembles.methods.fitting import Fittable
 from structured_ensembles.methods.single import SingleNetwork
 from structured_ensembles.methods.structured import StructuredEnsemble
 from structured_ensembles.networks import NetworkSpec, build
 from structured_ensembles.networks.modules import draw
+from structured_ensembles.networks.sizes import Cost
 from structured_ensembles.options.catalogue import METHODS
+from structured_ensembles.options.plans import Plan
 from structured_ensembles.prediction.ensemble import Ensemble
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
-    from pathlib import Path
-
-    from structured_ensembles.data.sources import ImageData
-    from structured_ensembles.evaluation.table import Row
-    from structured_ensembles.methods.fitting import Fittable
-    from structured_ensembles.networks.sizes import Cost
-    from structured_ensembles.options.plans import Plan
 
 SCHEMA = 1
 """Of ``metrics.json``."""

@@ -12,10 +12,11 @@ from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 from importlib import import_module
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 from structured_ensembles.continual.learner import tasks
 from structured_ensembles.continual.learner.backbones import backbone
+from structured_ensembles.continual.learner.tasks import Task
 from structured_ensembles.continual.results.records import (
     StreamCell,
     StreamRun,
@@ -29,6 +30,7 @@ from structured_ensembles.continual.results.tables import markdown
 from structured_ensembles.continual.strategies.structured import Structured
 from structured_ensembles.continual.streams import protocol, untold
 from structured_ensembles.data import sources as datasets
+from structured_ensembles.data.sources import ImageData
 from structured_ensembles.errors import DataError
 from structured_ensembles.experiments.grids import Work, attempted
 from structured_ensembles.files.whole import write_whole
@@ -36,13 +38,7 @@ from structured_ensembles.networks import NetworkSpec
 from structured_ensembles.networks.modules import draw
 from structured_ensembles.options.catalogue import STRATEGIES
 from structured_ensembles.options.choices import Log, StreamKind
-
-if TYPE_CHECKING:
-    from pathlib import Path
-
-    from structured_ensembles.continual.learner.tasks import Task
-    from structured_ensembles.data.sources import ImageData
-    from structured_ensembles.options.plans import StreamGrid, StreamPlan
+from structured_ensembles.options.plans import StreamGrid, StreamPlan
 
 
 def work(grid: StreamGrid) -> Work[StreamCell, StreamRun]:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from contextlib import ExitStack
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
@@ -12,9 +12,6 @@ from structured_ensembles.channels import kinds
 from structured_ensembles.errors import NetworkError
 from structured_ensembles.networks.modules import in_mode
 from structured_ensembles.seeding import seeded
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
 
 
 def called_layers(network: nn.Module, purpose: str) -> dict[str, nn.Module]:

@@ -7,8 +7,9 @@ the network's graph, without running it, and lets through only what keeps the bl
 from __future__ import annotations
 
 import operator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import Any, TypeAlias
 
 import torch
 from torch import fx, nn
@@ -18,9 +19,6 @@ from structured_ensembles.channels import kinds
 from structured_ensembles.errors import NetworkError, first_line
 from structured_ensembles.options.choices import Choice
 from structured_ensembles.types import Side
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
 
 Layer: TypeAlias = nn.Conv2d | nn.Linear
 Norm: TypeAlias = nn.BatchNorm1d | nn.BatchNorm2d

@@ -5,9 +5,9 @@ As published: dropout after every convolution and every hidden Linear layer, on 
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
@@ -18,9 +18,6 @@ from structured_ensembles.errors import NetworkError, SettingsError, first_line,
 from structured_ensembles.implicit._layers import ran
 from structured_ensembles.networks._arguments import integer, number
 from structured_ensembles.seeding import derived_seed
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
 
 
 def with_dropout(

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import Any, TypeAlias
+
+from torch import nn
 
 from structured_ensembles.errors import NetworkError, SettingsError, unknown
 from structured_ensembles.implicit.dropout import with_dropout
@@ -13,13 +16,7 @@ from structured_ensembles.implicit.torch_uncertainty import masksembles, packed
 from structured_ensembles.networks import Given, NetworkSpec
 from structured_ensembles.networks.given import architecture
 from structured_ensembles.networks.spec import checked_arguments
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
-
-    from torch import nn
-
-    from structured_ensembles.options.plans import Scalar
+from structured_ensembles.options.plans import Scalar
 
 MOST_ANSWERS = 1024
 """M, at most: a small file must not ask for a huge network."""

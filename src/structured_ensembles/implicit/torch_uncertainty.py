@@ -8,10 +8,11 @@ from __future__ import annotations
 import copy
 import importlib
 import math
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from types import ModuleType, SimpleNamespace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
@@ -24,9 +25,6 @@ from structured_ensembles.implicit._layers import called_layers
 from structured_ensembles.networks._arguments import integer, number
 from structured_ensembles.networks.modules import put
 from structured_ensembles.types import Side
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
 
 MOST_MEMBERS = 1024
 MOST_GROUPS = 64

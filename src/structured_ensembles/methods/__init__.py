@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
+from structured_ensembles.methods.fitting import Fittable
+from structured_ensembles.networks import Given
 from structured_ensembles.options.catalogue import METHODS
-
-if TYPE_CHECKING:
-    from structured_ensembles.methods.fitting import Fittable
-    from structured_ensembles.networks import Given
-    from structured_ensembles.options.ensemble import Settings
+from structured_ensembles.options.ensemble import Settings
 
 
 def make(name: str, base: Given, members: int = 4, settings: Settings | None = None) -> Fittable:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import operator
 import time
 from abc import abstractmethod
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path
@@ -17,12 +18,12 @@ from torch import nn
 from structured_ensembles import implicit
 from structured_ensembles.artefact import file as artefact
 from structured_ensembles.artefact.file import Record
-from structured_ensembles.data.batches import refuse_repeats
-from structured_ensembles.data.examples import Examples
-from structured_ensembles.data.fingerprint import fingerprint
+from structured_ensembles.data.batches import Source, refuse_repeats
+from structured_ensembles.data.examples import Examples, fingerprint
 from structured_ensembles.errors import DataError, NetworkError, SettingsError, StructensError, first_line
 from structured_ensembles.files.marks import check_mark, mark
-from structured_ensembles.networks import NetworkSpec, sizes
+from structured_ensembles.implicit import Form
+from structured_ensembles.networks import Given, NetworkSpec, sizes
 from structured_ensembles.networks.checks import (
     check_answers,
     check_output,
@@ -35,21 +36,15 @@ from structured_ensembles.networks.stored import check_initialised, check_stored
 from structured_ensembles.options.choices import Family, Preset
 from structured_ensembles.options.ensemble import Settings
 from structured_ensembles.options.presets import settings
+from structured_ensembles.options.training import TrainingSettings
 from structured_ensembles.prediction.calibrating import calibrate
 from structured_ensembles.prediction.ensemble import Ensemble
 from structured_ensembles.seeding import derived_seed, seeded
 from structured_ensembles.training.loop import Trained, train
+from structured_ensembles.types import Channels, Group
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
-
     from typing_extensions import Self
-
-    from structured_ensembles.data.batches import Source
-    from structured_ensembles.implicit import Form
-    from structured_ensembles.networks import Given
-    from structured_ensembles.options.training import TrainingSettings
-    from structured_ensembles.types import Channels, Group
 
 MOST_SUMMARISED = 64
 """Up to so many members, the artefact's summary tells how each was trained; beyond, it gives their mean."""

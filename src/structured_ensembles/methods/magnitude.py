@@ -2,20 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import torch
+from torch import Tensor, nn
 
 from structured_ensembles.channels import kinds
 from structured_ensembles.channels.extraction import extract
+from structured_ensembles.methods.fitting import Fold
 from structured_ensembles.methods.subnetworks import SubNetworks
-from structured_ensembles.types import Side
-
-if TYPE_CHECKING:
-    from torch import Tensor, nn
-
-    from structured_ensembles.methods.fitting import Fold
-    from structured_ensembles.types import Channels, Group, Topology
+from structured_ensembles.types import Channels, Group, Side, Topology
 
 
 class MagnitudeEnsemble(SubNetworks):

@@ -5,16 +5,12 @@ Durasov et al. 2021, https://arxiv.org/abs/2012.08334.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from structured_ensembles.implicit import Form
 from structured_ensembles.implicit._layers import called_layers, first_called
 from structured_ensembles.implicit.torch_uncertainty import MASKED
 from structured_ensembles.methods.fitting import Built, Fittable, Fold
-
-if TYPE_CHECKING:
-    from structured_ensembles.networks import Given
-    from structured_ensembles.options.ensemble import Settings
+from structured_ensembles.networks import Given
+from structured_ensembles.options.ensemble import Settings
 
 
 class Masksembles(Fittable):

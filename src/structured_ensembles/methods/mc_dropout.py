@@ -5,16 +5,12 @@ Gal and Ghahramani 2016, https://arxiv.org/abs/1506.02142.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from structured_ensembles.implicit import Form
 from structured_ensembles.implicit.dropout import output_layer
 from structured_ensembles.methods.fitting import Built, Fittable, Fold
-
-if TYPE_CHECKING:
-    from structured_ensembles.networks import Given
-    from structured_ensembles.options.ensemble import Settings
-    from structured_ensembles.options.plans import Scalar
+from structured_ensembles.networks import Given
+from structured_ensembles.options.ensemble import Settings
+from structured_ensembles.options.plans import Scalar
 
 
 class MCDropout(Fittable):

@@ -6,20 +6,15 @@ What a search for sub-networks must beat, and the question whether it is only th
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING
 
 import torch
+from torch import nn
 
 from structured_ensembles.channels import kinds
 from structured_ensembles.channels.extraction import extract
+from structured_ensembles.methods.fitting import Fold
 from structured_ensembles.methods.subnetworks import SubNetworks
-from structured_ensembles.types import Side
-
-if TYPE_CHECKING:
-    from torch import nn
-
-    from structured_ensembles.methods.fitting import Fold
-    from structured_ensembles.types import Channels, Topology
+from structured_ensembles.types import Channels, Side, Topology
 
 
 class SlicedNarrowEnsemble(SubNetworks):

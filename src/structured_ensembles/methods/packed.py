@@ -6,20 +6,16 @@ Laurent et al. 2023, https://arxiv.org/abs/2210.09184.
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING
 
 from structured_ensembles.errors import SettingsError
 from structured_ensembles.implicit import Form
 from structured_ensembles.implicit.torch_uncertainty import check_independent
 from structured_ensembles.methods.fitting import Built, Fittable, Fold
+from structured_ensembles.networks import Given
 from structured_ensembles.options.budget import Unit
+from structured_ensembles.options.ensemble import Settings
 from structured_ensembles.prediction.ensemble import Ensemble
 from structured_ensembles.scores.selection import impossible
-
-if TYPE_CHECKING:
-    from structured_ensembles.networks import Given
-    from structured_ensembles.options.budget import Unit
-    from structured_ensembles.options.ensemble import Settings
 
 _STEPS = 512
 """Widths are tried in so many steps for each width of the base."""

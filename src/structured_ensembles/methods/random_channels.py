@@ -2,18 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import torch
+from torch import nn
 
+from structured_ensembles.methods.fitting import Fold
 from structured_ensembles.methods.subnetworks import SubNetworks
 from structured_ensembles.seeding import derived_seed
-
-if TYPE_CHECKING:
-    from torch import nn
-
-    from structured_ensembles.methods.fitting import Fold
-    from structured_ensembles.types import Channels, Topology
+from structured_ensembles.types import Channels, Topology
 
 CHANCE = 6
 """The part of a run that has this seed: drawing channels."""

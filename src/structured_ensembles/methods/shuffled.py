@@ -2,19 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import torch
+from torch import nn
 
+from structured_ensembles.methods.fitting import Fold
 from structured_ensembles.methods.random_channels import CHANCE
 from structured_ensembles.methods.structured import StructuredEnsemble
 from structured_ensembles.seeding import derived_seed
-
-if TYPE_CHECKING:
-    from torch import nn
-
-    from structured_ensembles.methods.fitting import Fold
-    from structured_ensembles.types import Channels, Topology
+from structured_ensembles.types import Channels, Topology
 
 
 class ShuffledEnsemble(StructuredEnsemble):

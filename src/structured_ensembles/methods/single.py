@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from structured_ensembles.methods.fitting import Built, Fittable, Fold
-
-if TYPE_CHECKING:
-    from structured_ensembles.networks import Given
-    from structured_ensembles.options.ensemble import Settings
+from structured_ensembles.networks import Given
+from structured_ensembles.options.ensemble import Settings
 
 
 class SingleNetwork(Fittable):

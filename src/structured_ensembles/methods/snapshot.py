@@ -6,18 +6,15 @@ Huang et al. 2017, https://arxiv.org/abs/1704.00109, equation 2.
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING
 
 from structured_ensembles.errors import SettingsError
 from structured_ensembles.methods.fitting import Built, Fittable, Fold
+from structured_ensembles.networks import Given
 from structured_ensembles.options.choices import Schedule
+from structured_ensembles.options.ensemble import Settings
+from structured_ensembles.options.training import TrainingSettings
 from structured_ensembles.training.limits import limited
 from structured_ensembles.training.loop import Trained
-
-if TYPE_CHECKING:
-    from structured_ensembles.networks import Given
-    from structured_ensembles.options.ensemble import Settings
-    from structured_ensembles.options.training import TrainingSettings
 
 
 class SnapshotEnsemble(Fittable):

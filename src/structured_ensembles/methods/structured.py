@@ -3,29 +3,25 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING
+
+from torch import nn
 
 from structured_ensembles.channels import surgery
 from structured_ensembles.channels.extraction import compose, extract
+from structured_ensembles.data.examples import Examples
 from structured_ensembles.errors import SettingsError
 from structured_ensembles.methods.fitting import Fold, device
 from structured_ensembles.methods.subnetworks import SubNetworks
-from structured_ensembles.networks import sizes
+from structured_ensembles.networks import Given, sizes
 from structured_ensembles.networks.given import check_drawable
 from structured_ensembles.options.budget import Budget
+from structured_ensembles.options.ensemble import Settings
 from structured_ensembles.scores.diversity import needs_logits
 from structured_ensembles.scores.ranking import rank
 from structured_ensembles.scores.search import check_rows, search
 from structured_ensembles.scores.selection import keep_share, order
 from structured_ensembles.seeding import derived_seed
-
-if TYPE_CHECKING:
-    from torch import nn
-
-    from structured_ensembles.data.examples import Examples
-    from structured_ensembles.networks import Given
-    from structured_ensembles.options.ensemble import Settings
-    from structured_ensembles.types import Channels, Importance, Topology
+from structured_ensembles.types import Channels, Importance, Topology
 
 _SEARCH, _RANK = 2, 3
 

@@ -5,30 +5,24 @@ from __future__ import annotations
 import hashlib
 import json
 from abc import abstractmethod
-from typing import TYPE_CHECKING
+from collections.abc import Callable
+from pathlib import Path
 
 import torch
+from torch import nn
 
 from structured_ensembles.channels import topology
 from structured_ensembles.channels.extraction import extract
 from structured_ensembles.errors import ArtefactError, SettingsError
 from structured_ensembles.files.whole import write_whole
 from structured_ensembles.methods.fitting import Built, Fittable, Fold
-from structured_ensembles.networks import modules
+from structured_ensembles.networks import Given, modules
 from structured_ensembles.options.choices import Rule
+from structured_ensembles.options.ensemble import Settings
 from structured_ensembles.options.selection import SelectionSettings
 from structured_ensembles.planning.price import Price
 from structured_ensembles.scores.selection import Keys, keep_share, keep_within, order
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-    from pathlib import Path
-
-    from torch import nn
-
-    from structured_ensembles.networks import Given
-    from structured_ensembles.options.ensemble import Settings
-    from structured_ensembles.types import Channels, Importance, Topology
+from structured_ensembles.types import Channels, Importance, Topology
 
 
 class SubNetworks(Fittable):

@@ -2,17 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import torch
 from torch import Tensor, nn
 
 from structured_ensembles.errors import DataError, NetworkError, StructensError, first_line
+from structured_ensembles.networks import NetworkSpec
 from structured_ensembles.networks.modules import in_mode
-
-if TYPE_CHECKING:
-    from structured_ensembles.networks import NetworkSpec
-
 
 _SUM = 1e-3
 """How far from 1 the sum of probabilities may be, in half precision too."""

@@ -8,17 +8,14 @@ from __future__ import annotations
 
 import difflib
 import importlib
-from typing import TYPE_CHECKING, Any
+from types import ModuleType
+from typing import Any
+
+from torch import nn
 
 from structured_ensembles.errors import NetworkError, SettingsError, unknown
 from structured_ensembles.networks._arguments import number
-
-if TYPE_CHECKING:
-    from types import ModuleType
-
-    from torch import nn
-
-    from structured_ensembles.networks.spec import NetworkSpec
+from structured_ensembles.networks.spec import NetworkSpec
 
 SOURCES = {
     "torchvision": ("attention_dropout", "drop_rate", "dropout", "stochastic_depth_prob"),

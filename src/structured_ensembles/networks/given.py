@@ -5,16 +5,14 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable
 from functools import partial
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TypeAlias
 
 from torch import nn
 
 from structured_ensembles.errors import SettingsError
 from structured_ensembles.networks import registry
 from structured_ensembles.networks.spec import NetworkSpec
-
-if TYPE_CHECKING:
-    from structured_ensembles.types import Architecture
+from structured_ensembles.types import Architecture
 
 Given: TypeAlias = "NetworkSpec | Architecture | nn.Module"
 """What makes a network: its name and arguments, a factory (a class will do), or one untrained network."""

@@ -4,19 +4,16 @@ from __future__ import annotations
 
 import copy
 import hashlib
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
 from structured_ensembles.seeding import seeded
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
-
-    from structured_ensembles.types import Architecture
+from structured_ensembles.types import Architecture
 
 
 def of_weights(tensors: Mapping[str, Any]) -> str:

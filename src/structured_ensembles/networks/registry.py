@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TypeAlias
 
 from torch import nn
 
 from structured_ensembles.errors import NetworkError, SettingsError, unknown
 from structured_ensembles.networks import external
 from structured_ensembles.networks.normalised import Normalised
+from structured_ensembles.networks.spec import NetworkSpec
 from structured_ensembles.options.catalogue import ARCHITECTURES, LIBRARIES
-
-if TYPE_CHECKING:
-    from structured_ensembles.networks.spec import NetworkSpec
 
 Factory: TypeAlias = Callable[..., nn.Module]
 """``factory(input_shape, classes, **arguments)``: a freshly initialised network."""

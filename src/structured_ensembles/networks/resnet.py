@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from itertools import pairwise
-from typing import TYPE_CHECKING
 
 from torch import Tensor, nn
 from torch.nn import functional
@@ -11,9 +11,6 @@ from torch.nn import functional
 from structured_ensembles.networks._arguments import choice, smallest_image
 from structured_ensembles.networks._layers import he_initialise
 from structured_ensembles.options.choices import Choice
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
 
 WIDTHS = (16, 32, 64)
 

@@ -5,13 +5,11 @@ from __future__ import annotations
 import sys
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from structured_ensembles.errors import SettingsError
 from structured_ensembles.networks._arguments import integer, number
-
-if TYPE_CHECKING:
-    from structured_ensembles.options.plans import Scalar
+from structured_ensembles.options.plans import Scalar
 
 MOST_CLASSES = 100_000
 MOST_CHANNELS = 1024

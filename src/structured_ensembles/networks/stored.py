@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable, Iterator
 from functools import partial
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
@@ -13,9 +13,6 @@ from torch.nn.modules.lazy import LazyModuleMixin
 from structured_ensembles.errors import NetworkError, first_line
 from structured_ensembles.networks import modules
 from structured_ensembles.networks.modules import draw, in_mode
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
 
 _OTHER_SEED = 2**31 - 1
 """Of the second draw: unlike that of any fit, so that what is not stored differs."""

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
-from typing import TYPE_CHECKING
 
 import torch
+from torch import nn
 
 from structured_ensembles.artefact import file as artefact
+from structured_ensembles.artefact.file import Record
 from structured_ensembles.channels import surgery
 from structured_ensembles.errors import NetworkError, SettingsError, first_line
 from structured_ensembles.networks import sizes
@@ -16,14 +18,7 @@ from structured_ensembles.networks.modules import skeleton
 from structured_ensembles.options.budget import Budget, Unit
 from structured_ensembles.options.choices import Rule
 from structured_ensembles.scores.selection import fewest, impossible, savings
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
-
-    from torch import nn
-
-    from structured_ensembles.artefact.file import Record
-    from structured_ensembles.types import Channels, Topology
+from structured_ensembles.types import Channels, Topology
 
 
 class Price:

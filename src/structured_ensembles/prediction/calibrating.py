@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from torch import Tensor
+
+from structured_ensembles.options.choices import Combine
 from structured_ensembles.prediction.temperature import fit_temperature
 from structured_ensembles.prediction.uncertainty import check_finite, predict_from_logits, quartiles, threshold_above
-
-if TYPE_CHECKING:
-    from torch import Tensor
-
-    from structured_ensembles.options.choices import Combine
 
 GAMMAS = tuple(i / 3 for i in range(10))
 """The published grid: ten equal steps from 0 to 3."""

@@ -2,29 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from structured_ensembles.artefact import file as artefact
+from structured_ensembles.artefact.file import Record
 from structured_ensembles.errors import ArtefactError, DataError, SettingsError, first_line
-from structured_ensembles.networks import modules, sizes
+from structured_ensembles.networks import Given, modules, sizes
+from structured_ensembles.networks.sizes import Cost
+from structured_ensembles.options.choices import Combine
 from structured_ensembles.prediction.temperature import temper
 from structured_ensembles.prediction.uncertainty import predict_from_logits, require_finite
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping
-
-    from structured_ensembles.artefact.file import Record
-    from structured_ensembles.networks import Given
-    from structured_ensembles.networks.sizes import Cost
-    from structured_ensembles.options.choices import Combine
-    from structured_ensembles.types import Prediction
+from structured_ensembles.types import Prediction
 
 
 class Ensemble(nn.Module):

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from itertools import islice
 from operator import length_hint
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
+from torch.utils.data import DataLoader
 
 from structured_ensembles.errors import SettingsError
 from structured_ensembles.options.choices import Placement, Reduce
@@ -16,11 +17,7 @@ from structured_ensembles.progress import track
 from structured_ensembles.scores.scaling import frozen, scaled
 from structured_ensembles.scores.search import forward_members
 from structured_ensembles.seeding import deterministic, seeded
-
-if TYPE_CHECKING:
-    from torch.utils.data import DataLoader
-
-    from structured_ensembles.types import Importance, Scores, Topology
+from structured_ensembles.types import Importance, Scores, Topology
 
 MEDIAN_BATCHES = 256
 """Up to so many batches the median is exact; beyond, it is that of so many batches drawn at random."""

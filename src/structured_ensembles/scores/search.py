@@ -3,30 +3,26 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from itertools import islice
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
+from torch.utils.data import DataLoader
 
 from structured_ensembles.data.batches import set_epoch
 from structured_ensembles.errors import NetworkError, SettingsError
 from structured_ensembles.networks.modules import in_mode
+from structured_ensembles.options.choices import Placement
+from structured_ensembles.options.search import SearchSettings
 from structured_ensembles.progress import bar
 from structured_ensembles.scores import diversity
 from structured_ensembles.scores.scaling import ScaleFactors, Scaler, frozen, scaled
 from structured_ensembles.seeding import derived_seed, deterministic, seeded
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
-
-    from torch.utils.data import DataLoader
-
-    from structured_ensembles.options.choices import Placement
-    from structured_ensembles.options.search import SearchSettings
-    from structured_ensembles.types import Scores, Topology
+from structured_ensembles.types import Scores, Topology
 
 
 @dataclass(frozen=True)

@@ -8,17 +8,14 @@ bisection.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from structured_ensembles.errors import BudgetError
 from structured_ensembles.options.choices import Rule
-
-if TYPE_CHECKING:
-    from structured_ensembles.options.selection import SelectionSettings
-    from structured_ensembles.types import Channels, Importance, Topology
+from structured_ensembles.options.selection import SelectionSettings
+from structured_ensembles.types import Channels, Importance, Topology
 
 Keys = Mapping[str, Tensor]
 """By group, each member's place of each channel in the order of keeping: (M, C), in [0, 1]."""

@@ -13,6 +13,7 @@ import signal
 import tempfile
 import threading
 import warnings
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -32,20 +33,17 @@ from torch.optim.lr_scheduler import CosineAnnealingLR, LRScheduler, MultiStepLR
 from structured_ensembles import progress
 from structured_ensembles.data.augmentation import augment
 from structured_ensembles.data.batches import set_epoch
+from structured_ensembles.data.examples import Examples
 from structured_ensembles.errors import ArtefactError, SettingsError
 from structured_ensembles.files.whole import whole
 from structured_ensembles.networks import modules
 from structured_ensembles.options.choices import Log, Optimiser, Schedule
+from structured_ensembles.options.training import TrainingSettings
 from structured_ensembles.seeding import derived_seed, deterministic
 from structured_ensembles.training.limits import best_row, finished
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
-
     from lightning.pytorch.utilities.types import OptimizerLRScheduler
-
-    from structured_ensembles.data.examples import Examples
-    from structured_ensembles.options.training import TrainingSettings
 
 _CHECKPOINT = "training.ckpt"
 _LOG = "log"

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from structured_ensembles.options.training import TrainingSettings
+from structured_ensembles.options.training import TrainingSettings
 
 
 def limited(settings: TrainingSettings, examples: int) -> TrainingSettings:

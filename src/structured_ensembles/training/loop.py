@@ -6,27 +6,22 @@ The epoch with the best held-out accuracy is what comes out, weights and buffers
 from __future__ import annotations
 
 import importlib.util
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from pathlib import Path
 
+import torch
+from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from structured_ensembles.data.augmentation import check_images
+from structured_ensembles.data.examples import Examples
 from structured_ensembles.errors import NetworkError, SettingsError
 from structured_ensembles.networks import modules
 from structured_ensembles.options.choices import Log
+from structured_ensembles.options.training import TrainingSettings
 from structured_ensembles.seeding import derived_seed
 from structured_ensembles.training.limits import best_row, limited
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
-    from pathlib import Path
-
-    import torch
-    from torch import Tensor, nn
-
-    from structured_ensembles.data.examples import Examples
-    from structured_ensembles.options.training import TrainingSettings
 
 
 @dataclass(frozen=True)

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import torch
 from torch import Tensor, nn
@@ -13,21 +14,15 @@ from torch import Tensor, nn
 from structured_ensembles.channels import surgery
 from structured_ensembles.continual.learner import guard, ownership
 from structured_ensembles.continual.learner.heads import TaskNetwork
+from structured_ensembles.continual.learner.lesson import Lesson
+from structured_ensembles.continual.learner.ownership import Owners
 from structured_ensembles.continual.learner.state import State, TaskRecord, answers, digests, widths_of
 from structured_ensembles.errors import SettingsError
 from structured_ensembles.files.marks import claim as claim_folder
 from structured_ensembles.networks.modules import of_weights
 from structured_ensembles.options.choices import CrossBlock, Norms
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
-    from pathlib import Path
-
-    from structured_ensembles.continual.learner.lesson import Lesson
-    from structured_ensembles.continual.learner.ownership import Owners
-    from structured_ensembles.options.streams import ContinualSettings
-    from structured_ensembles.types import Channels
-
+from structured_ensembles.options.streams import ContinualSettings
+from structured_ensembles.types import Channels
 
 _MARK = "channels.sha256"
 

@@ -3,35 +3,29 @@
 from __future__ import annotations
 
 import copy
-from typing import TYPE_CHECKING
+from collections.abc import Callable
+from pathlib import Path
 
 import torch
+from torch import nn
 
 from structured_ensembles.channels.extraction import compose
 from structured_ensembles.continual.learner import ownership
 from structured_ensembles.continual.learner.heads import TaskNetwork
+from structured_ensembles.continual.learner.ownership import Owners
+from structured_ensembles.continual.learner.state import State
 from structured_ensembles.continual.learner.tasks import Part
+from structured_ensembles.data.examples import Examples
 from structured_ensembles.errors import SettingsError
 from structured_ensembles.methods.fitting import device
 from structured_ensembles.options.choices import Capacity, Exhausted, Rule, ThresholdOver
 from structured_ensembles.options.selection import SelectionSettings
+from structured_ensembles.options.streams import ContinualSettings
 from structured_ensembles.scores.ranking import rank
 from structured_ensembles.scores.search import search
 from structured_ensembles.scores.selection import keep_share, order
 from structured_ensembles.seeding import derived_seed
-from structured_ensembles.types import Topology
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-    from pathlib import Path
-
-    from torch import nn
-
-    from structured_ensembles.continual.learner.ownership import Owners
-    from structured_ensembles.continual.learner.state import State
-    from structured_ensembles.data.examples import Examples
-    from structured_ensembles.options.streams import ContinualSettings
-    from structured_ensembles.types import Channels, Importance
+from structured_ensembles.types import Channels, Importance, Topology
 
 TRIALS = (0.1, 0.25, 0.5, 0.75)
 """The shares that AUTO tries, before it takes everything that is free."""

@@ -8,26 +8,23 @@ from __future__ import annotations
 
 import copy
 import math
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from structured_ensembles.channels import kinds, surgery
+from structured_ensembles.channels.surgery import Site
 from structured_ensembles.continual.learner import ownership
 from structured_ensembles.continual.learner.heads import TaskNetwork
 from structured_ensembles.continual.learner.state import State, whole, widths_of
 from structured_ensembles.errors import NetworkError, first_line
 from structured_ensembles.options.choices import Capacity, CrossBlock
+from structured_ensembles.options.streams import ContinualSettings
 from structured_ensembles.seeding import seeded
 from structured_ensembles.types import Cut, Group, Side
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
-
-    from structured_ensembles.channels.surgery import Site
-    from structured_ensembles.options.streams import ContinualSettings
 
 GROWTH = 0.5
 """So many channels are added for each that a group has."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 import weakref
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -17,10 +17,8 @@ from torch.nn.functional import batch_norm
 from torch.utils.hooks import RemovableHandle
 
 from structured_ensembles.channels.kinds import BatchNorm
+from structured_ensembles.continual.learner.heads import TaskNetwork
 from structured_ensembles.continual.learner.ownership import of_backbone, tensors
-
-if TYPE_CHECKING:
-    from structured_ensembles.continual.learner.heads import TaskNetwork
 
 Masks = Mapping[str, Tensor]
 """By name of a tensor, the entries that may change: bool, broadcast to the tensor. Other tensors may not change."""

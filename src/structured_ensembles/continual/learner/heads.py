@@ -6,16 +6,13 @@ Shapes: B batch, K classes of the task, d features, or maps (C, H, W).
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
 
 from torch import Tensor, nn
 
 from structured_ensembles.errors import NetworkError
 from structured_ensembles.options.choices import HeadKind
 from structured_ensembles.seeding import seeded
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
 
 DROPOUT = 0.25
 """Of the published head."""

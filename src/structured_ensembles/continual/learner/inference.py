@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -21,16 +21,12 @@ from structured_ensembles.channels import surgery
 from structured_ensembles.continual.learner import ownership
 from structured_ensembles.continual.learner.heads import TaskNetwork
 from structured_ensembles.continual.learner.state import Profile, State, whole
+from structured_ensembles.data.examples import Examples
 from structured_ensembles.options.choices import CrossBlock, Per, Score
 from structured_ensembles.prediction.temperature import fit_temperature
 from structured_ensembles.prediction.uncertainty import entropy, predict_from_logits
 from structured_ensembles.seeding import seeded
-
-if TYPE_CHECKING:
-    from structured_ensembles.types import Prediction
-
-if TYPE_CHECKING:
-    from structured_ensembles.data.examples import Examples
+from structured_ensembles.types import Prediction
 
 MOST_EXAMPLES = 2000
 """A task is described by so many of its examples at most, spread over the dataset."""

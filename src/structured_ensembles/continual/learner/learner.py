@@ -9,22 +9,28 @@ from __future__ import annotations
 import copy
 import operator
 import shutil
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, overload
+from typing import overload
 
 from torch import Tensor, nn
 
 from structured_ensembles.channels.extraction import extract
 from structured_ensembles.continual.learner import attempt as attempts
 from structured_ensembles.continual.learner import capacity, expand, inference, lesson, ownership, state, store, units
+from structured_ensembles.continual.learner.attempt import Attempt
 from structured_ensembles.continual.learner.backbones import backbone as without_output
 from structured_ensembles.continual.learner.backbones import features_of
 from structured_ensembles.continual.learner.heads import TaskNetwork, make_head
-from structured_ensembles.continual.learner.memory import Memory, measured
+from structured_ensembles.continual.learner.inference import Inferred
+from structured_ensembles.continual.learner.lesson import Classes, Lesson
+from structured_ensembles.continual.learner.memory import Memory, Served, measured
+from structured_ensembles.continual.learner.state import State, TaskRecord
 from structured_ensembles.continual.learner.tasks import Part, check_number
-from structured_ensembles.data.batches import refuse_repeats
+from structured_ensembles.data.batches import Source, refuse_repeats
+from structured_ensembles.data.examples import Examples
 from structured_ensembles.errors import NetworkError, SettingsError
 from structured_ensembles.files.marks import mark
 from structured_ensembles.networks import Given, NetworkSpec
@@ -32,24 +38,12 @@ from structured_ensembles.networks.given import architecture
 from structured_ensembles.networks.modules import draw
 from structured_ensembles.networks.stored import check_initialised, check_stored
 from structured_ensembles.options.choices import Capacity, Exhausted, Per, Score
-from structured_ensembles.options.streams import lasting
+from structured_ensembles.options.streams import ContinualSettings, lasting
 from structured_ensembles.options.streams import settings as preset
 from structured_ensembles.prediction.uncertainty import predict_from_logits
 from structured_ensembles.seeding import derived_seed
 from structured_ensembles.training.loop import train as train_network
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from structured_ensembles.continual.learner.attempt import Attempt
-    from structured_ensembles.continual.learner.inference import Inferred
-    from structured_ensembles.continual.learner.lesson import Classes, Lesson
-    from structured_ensembles.continual.learner.memory import Served
-    from structured_ensembles.continual.learner.state import State, TaskRecord
-    from structured_ensembles.data.batches import Source
-    from structured_ensembles.data.examples import Examples
-    from structured_ensembles.options.streams import ContinualSettings
-    from structured_ensembles.types import Prediction
+from structured_ensembles.types import Prediction
 
 
 class ContinualLearner:

@@ -4,24 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import torch
 from torch import Tensor
 
+from structured_ensembles.continual.learner.state import TaskRecord
 from structured_ensembles.continual.learner.tasks import check_names
+from structured_ensembles.data.batches import Source
 from structured_ensembles.data.examples import Examples
 from structured_ensembles.data.labels import spread
 from structured_ensembles.errors import DataError, first_line
 from structured_ensembles.files.marks import check_mark
 from structured_ensembles.prediction.uncertainty import require_finite
 from structured_ensembles.seeding import seeded
-
-if TYPE_CHECKING:
-    from pathlib import Path
-
-    from structured_ensembles.continual.learner.state import TaskRecord
-    from structured_ensembles.data.batches import Source
 
 Classes = Sequence[str] | int | None
 """The names of a task's classes, or how many there are; None counts the labels."""

@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import copy
 import hashlib
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, NamedTuple, cast
+from typing import NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
@@ -16,18 +17,13 @@ from torch import Tensor, nn
 from structured_ensembles.channels import kinds, surgery
 from structured_ensembles.continual.learner import ownership
 from structured_ensembles.continual.learner.heads import TaskNetwork
-from structured_ensembles.continual.learner.memory import owner_bits, packed
+from structured_ensembles.continual.learner.memory import Served, owner_bits, packed
+from structured_ensembles.continual.learner.ownership import Owners
 from structured_ensembles.continual.learner.units import BACKBONE
 from structured_ensembles.errors import NetworkError
 from structured_ensembles.networks import modules
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
-
-    from structured_ensembles.continual.learner.memory import Served
-    from structured_ensembles.continual.learner.ownership import Owners
-    from structured_ensembles.options.choices import CrossBlock
-    from structured_ensembles.types import Group
+from structured_ensembles.options.choices import CrossBlock
+from structured_ensembles.types import Group
 
 
 @dataclass(frozen=True, eq=False)

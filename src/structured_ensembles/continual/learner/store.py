@@ -10,9 +10,11 @@ from __future__ import annotations
 
 import hashlib
 import re
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import SafetensorError
@@ -32,10 +34,6 @@ from structured_ensembles.files.whole import write_whole
 from structured_ensembles.networks import Given, NetworkSpec
 from structured_ensembles.options.choices import Norms, Score
 from structured_ensembles.options.streams import ContinualSettings, from_json
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
-    from pathlib import Path
 
 VERSION = 1
 

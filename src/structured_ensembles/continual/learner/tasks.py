@@ -7,10 +7,10 @@ no task ever trains on what another one holds out.
 from __future__ import annotations
 
 import operator
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
 from functools import partial
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -23,9 +23,6 @@ from structured_ensembles.data.sources.checks import check_data, check_known, ch
 from structured_ensembles.data.sources.records import ImageData, Split, as_float, divide
 from structured_ensembles.errors import DataError, SettingsError
 from structured_ensembles.seeding import derived_seed
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
 
 _CHUNK = 1024
 _MOST_NAMED = 3

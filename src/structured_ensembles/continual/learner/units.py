@@ -8,7 +8,7 @@ What belongs to no channel, or to all of them, is refused here by name, before a
 from __future__ import annotations
 
 import copy
-from typing import TYPE_CHECKING
+from collections.abc import Iterator, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -17,14 +17,9 @@ from structured_ensembles.channels import kinds, surgery, topology
 from structured_ensembles.continual.learner.backbones import features_of
 from structured_ensembles.continual.learner.heads import TaskNetwork, probe_head
 from structured_ensembles.errors import NetworkError
+from structured_ensembles.options.choices import HeadKind
 from structured_ensembles.seeding import seeded
-from structured_ensembles.types import Side
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
-
-    from structured_ensembles.options.choices import HeadKind
-    from structured_ensembles.types import Group
+from structured_ensembles.types import Group, Side
 
 BACKBONE = "backbone."
 """How the names of a backbone's parts begin in a `TaskNetwork`."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping, Sequence
 from itertools import cycle
 from math import ceil
 from pathlib import Path
@@ -13,6 +14,9 @@ from matplotlib.patches import Patch
 from matplotlib.ticker import FuncFormatter, PercentFormatter
 
 from structured_ensembles.continual.results import curves
+from structured_ensembles.continual.results.curves import Curve, Results
+from structured_ensembles.continual.results.records import StreamRun
+from structured_ensembles.continual.streams.protocol import StreamResult
 from structured_ensembles.errors import DataError
 from structured_ensembles.evaluation.pictures.drawing import (
     COLOURS,
@@ -25,13 +29,7 @@ from structured_ensembles.evaluation.pictures.drawing import (
 from structured_ensembles.evaluation.text import size
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
-
     from matplotlib.axes import Axes
-
-    from structured_ensembles.continual.results.curves import Curve, Results
-    from structured_ensembles.continual.results.records import StreamRun
-    from structured_ensembles.continual.streams.protocol import StreamResult
 
 _SHAPES = "os^DvPX*"
 """One more than there are colours: two lines of one colour have different shapes."""

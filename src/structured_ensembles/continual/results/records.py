@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from structured_ensembles.continual.learner.memory import Memory
 from structured_ensembles.continual.strategies.joint import Joint
@@ -16,9 +17,6 @@ from structured_ensembles.errors import ArtefactError, DataError
 from structured_ensembles.evaluation.statistics import Summary, summary
 from structured_ensembles.evaluation.text import csv_table
 from structured_ensembles.files.plain import fields_of, is_a, object_of, require
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
 
 PARTS = tuple(part.name for part in fields(Memory))
 """What bytes are for."""

@@ -2,23 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from rich.text import Text
 
-from structured_ensembles.continual.results.records import PARTS, summarise
+from structured_ensembles.continual.results.records import PARTS, StreamRun, summarise
 from structured_ensembles.continual.streams.untold import BATCH
 from structured_ensembles.evaluation import text
+from structured_ensembles.evaluation.statistics import Summary
 from structured_ensembles.evaluation.table import NONE
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from rich.console import Console
-
-    from structured_ensembles.continual.results.records import StreamRun
-    from structured_ensembles.evaluation.statistics import Summary
 
 _UNTOLD = "untold_"
 

@@ -7,7 +7,9 @@ be trained (biases, normalisation layers) is small, and private to each task.
 from __future__ import annotations
 
 import copy
-from typing import TYPE_CHECKING, ClassVar
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -15,19 +17,13 @@ from torch.func import functional_call
 
 from structured_ensembles.channels import kinds
 from structured_ensembles.continual.learner.heads import TaskNetwork
-from structured_ensembles.continual.learner.memory import packed
+from structured_ensembles.continual.learner.memory import Served, packed
+from structured_ensembles.continual.learner.tasks import Task
 from structured_ensembles.continual.strategies.base import SharedBackbone, norm_names, served_heads
 from structured_ensembles.errors import NetworkError, SettingsError
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
-    from pathlib import Path
-
-    from structured_ensembles.continual.learner.memory import Served
-    from structured_ensembles.continual.learner.tasks import Task
-    from structured_ensembles.options.streams import ContinualSettings
-    from structured_ensembles.options.training import TrainingSettings
-    from structured_ensembles.types import Architecture
+from structured_ensembles.options.streams import ContinualSettings
+from structured_ensembles.options.training import TrainingSettings
+from structured_ensembles.types import Architecture
 
 
 class Masked(SharedBackbone):

@@ -6,7 +6,7 @@ behind its channels. Crops and flips move that plane's pixels and add black ones
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Iterable, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -14,9 +14,6 @@ from torch.nn.functional import pad
 
 from structured_ensembles.data.sources.records import Split, as_float
 from structured_ensembles.errors import SettingsError
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
 
 MOST_TASKS = 256
 """A number has to fit in one pixel."""

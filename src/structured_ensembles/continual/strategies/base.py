@@ -4,37 +4,30 @@ from __future__ import annotations
 
 import copy
 from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar, TypeVar, cast
+from pathlib import Path
+from typing import ClassVar, TypeVar, cast
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from structured_ensembles.channels import kinds
 from structured_ensembles.continual.learner.backbones import features_of
 from structured_ensembles.continual.learner.heads import TaskNetwork, make_head
-from structured_ensembles.continual.learner.memory import measured
-from structured_ensembles.continual.learner.tasks import Part, check_number, check_shape, check_task
+from structured_ensembles.continual.learner.memory import Memory, Served, measured
+from structured_ensembles.continual.learner.tasks import Part, Task, check_number, check_shape, check_task
 from structured_ensembles.data.examples import Examples
+from structured_ensembles.data.sources.records import Split
 from structured_ensembles.errors import DataError
 from structured_ensembles.files.marks import claim
 from structured_ensembles.networks.modules import draw
+from structured_ensembles.options.streams import ContinualSettings
+from structured_ensembles.options.training import TrainingSettings
 from structured_ensembles.seeding import derived_seed
 from structured_ensembles.training import loop
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
-    from pathlib import Path
-
-    from torch import Tensor
-
-    from structured_ensembles.continual.learner.memory import Memory, Served
-    from structured_ensembles.continual.learner.tasks import Task
-    from structured_ensembles.data.sources.records import Split
-    from structured_ensembles.options.streams import ContinualSettings
-    from structured_ensembles.options.training import TrainingSettings
-    from structured_ensembles.types import Architecture
+from structured_ensembles.types import Architecture
 
 Network = TypeVar("Network", bound=nn.Module)
 

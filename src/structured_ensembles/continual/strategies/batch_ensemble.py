@@ -5,22 +5,19 @@ Wen, Tran and Ba 2020, https://arxiv.org/abs/2002.06715, section 3.3.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, ClassVar, NamedTuple
+from pathlib import Path
+from typing import ClassVar, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from structured_ensembles.channels import kinds
+from structured_ensembles.continual.learner.tasks import Task
 from structured_ensembles.continual.strategies._masked import Masked, Partial, Reweighted, filled
 from structured_ensembles.errors import NetworkError
 from structured_ensembles.implicit.rank_one import Layer
-
-if TYPE_CHECKING:
-    from pathlib import Path
-
-    from structured_ensembles.continual.learner.tasks import Task
-    from structured_ensembles.options.streams import ContinualSettings
-    from structured_ensembles.types import Architecture
+from structured_ensembles.options.streams import ContinualSettings
+from structured_ensembles.types import Architecture
 
 
 class BatchEnsemble(Masked):

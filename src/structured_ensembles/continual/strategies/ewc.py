@@ -6,26 +6,23 @@ in Schwarz et al. 2018, https://arxiv.org/abs/1805.06370.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, ClassVar
+from collections.abc import Sequence
+from pathlib import Path
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
 
+from structured_ensembles.continual.learner.heads import TaskNetwork
+from structured_ensembles.continual.learner.memory import Served
+from structured_ensembles.continual.learner.tasks import Task
 from structured_ensembles.continual.strategies.base import SharedBackbone, penalised
 from structured_ensembles.data.sources.records import as_float
 from structured_ensembles.errors import SettingsError
 from structured_ensembles.networks import modules
+from structured_ensembles.options.streams import ContinualSettings
 from structured_ensembles.seeding import derived_seed
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-    from pathlib import Path
-
-    from structured_ensembles.continual.learner.heads import TaskNetwork
-    from structured_ensembles.continual.learner.memory import Served
-    from structured_ensembles.continual.learner.tasks import Task
-    from structured_ensembles.options.streams import ContinualSettings
-    from structured_ensembles.types import Architecture
+from structured_ensembles.types import Architecture
 
 _SAMPLE, _LABELS = 4, 5
 """What seeds are for."""

@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import copy
 import math
+from collections.abc import Mapping, Sequence
 from functools import partial
-from typing import TYPE_CHECKING, Any, ClassVar
+from pathlib import Path
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -19,20 +21,14 @@ from structured_ensembles.channels import kinds, surgery
 from structured_ensembles.continual.learner import ownership, units
 from structured_ensembles.continual.learner.heads import TaskNetwork
 from structured_ensembles.continual.learner.memory import packed
+from structured_ensembles.continual.learner.tasks import Task
 from structured_ensembles.continual.strategies._masked import Masked, Partial, Reweighted, filled
 from structured_ensembles.continual.strategies.base import penalised
 from structured_ensembles.data.batches import loader
 from structured_ensembles.errors import SettingsError
+from structured_ensembles.options.streams import ContinualSettings
 from structured_ensembles.seeding import derived_seed
-from structured_ensembles.types import Group, Side
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
-    from pathlib import Path
-
-    from structured_ensembles.continual.learner.tasks import Task
-    from structured_ensembles.options.streams import ContinualSettings
-    from structured_ensembles.types import Architecture, Cut
+from structured_ensembles.types import Architecture, Cut, Group, Side
 
 _EMBEDDINGS = 7
 """What a seed is for."""

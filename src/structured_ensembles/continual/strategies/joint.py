@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING, ClassVar
+from pathlib import Path
+from typing import ClassVar
 
+from structured_ensembles.continual.learner.memory import Served
+from structured_ensembles.continual.learner.tasks import Task
 from structured_ensembles.continual.strategies._routing import Routed, joined, tagged
 from structured_ensembles.continual.strategies.base import SharedBackbone, served_examples
-
-if TYPE_CHECKING:
-    from pathlib import Path
-
-    from structured_ensembles.continual.learner.memory import Served
-    from structured_ensembles.continual.learner.tasks import Task
 
 
 class Joint(SharedBackbone):

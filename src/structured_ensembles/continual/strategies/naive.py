@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, ClassVar
+from pathlib import Path
+from typing import ClassVar
 
+from structured_ensembles.continual.learner.tasks import Task
 from structured_ensembles.continual.strategies.base import SharedBackbone
-
-if TYPE_CHECKING:
-    from pathlib import Path
-
-    from structured_ensembles.continual.learner.tasks import Task
 
 
 class Naive(SharedBackbone):

@@ -6,25 +6,22 @@ Mallya and Lazebnik 2018, https://arxiv.org/abs/1711.05769.
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import replace
-from typing import TYPE_CHECKING, ClassVar
+from pathlib import Path
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
 
 from structured_ensembles.continual.learner import capacity
 from structured_ensembles.continual.learner.memory import owner_bits, packed
+from structured_ensembles.continual.learner.tasks import Task
 from structured_ensembles.continual.strategies._masked import Masked, Partial, Reweighted, filled, largest
+from structured_ensembles.options.streams import ContinualSettings
+from structured_ensembles.options.training import TrainingSettings
 from structured_ensembles.training.limits import limited
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-    from pathlib import Path
-
-    from structured_ensembles.continual.learner.tasks import Task
-    from structured_ensembles.options.streams import ContinualSettings
-    from structured_ensembles.options.training import TrainingSettings
-    from structured_ensembles.types import Architecture
+from structured_ensembles.types import Architecture
 
 NOBODY = -1
 

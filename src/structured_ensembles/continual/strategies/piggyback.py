@@ -5,22 +5,19 @@ Mallya, Davis and Lazebnik 2018, https://arxiv.org/abs/1801.06519.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import partial
-from typing import TYPE_CHECKING, ClassVar
+from pathlib import Path
+from typing import ClassVar
 
 import torch
 from torch import Tensor
 
+from structured_ensembles.continual.learner.tasks import Task
 from structured_ensembles.continual.strategies._masked import Mask, Masked, chosen, packed_masks
 from structured_ensembles.errors import SettingsError
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-    from pathlib import Path
-
-    from structured_ensembles.continual.learner.tasks import Task
-    from structured_ensembles.options.streams import ContinualSettings
-    from structured_ensembles.types import Architecture
+from structured_ensembles.options.streams import ContinualSettings
+from structured_ensembles.types import Architecture
 
 
 class Piggyback(Masked):

@@ -6,23 +6,20 @@ Rolnick et al. 2019, https://arxiv.org/abs/1811.11682, and Chaudhry et al. 2019,
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING, ClassVar
+from pathlib import Path
+from typing import ClassVar
 
 import torch
 
+from structured_ensembles.continual.learner.memory import Served
+from structured_ensembles.continual.learner.tasks import Task
 from structured_ensembles.continual.strategies._routing import Routed, joined, tagged
 from structured_ensembles.continual.strategies.base import SharedBackbone, served_examples
+from structured_ensembles.data.sources.records import Split
 from structured_ensembles.errors import SettingsError
+from structured_ensembles.options.streams import ContinualSettings
 from structured_ensembles.seeding import derived_seed
-
-if TYPE_CHECKING:
-    from pathlib import Path
-
-    from structured_ensembles.continual.learner.memory import Served
-    from structured_ensembles.continual.learner.tasks import Task
-    from structured_ensembles.data.sources.records import Split
-    from structured_ensembles.options.streams import ContinualSettings
-    from structured_ensembles.types import Architecture
+from structured_ensembles.types import Architecture
 
 _CHOICE = 3
 """What the seed of the kept images is derived with."""

@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, ClassVar
+from pathlib import Path
+from typing import ClassVar
+
+from torch import nn
 
 from structured_ensembles.continual.learner.heads import TaskNetwork
+from structured_ensembles.continual.learner.memory import Served
+from structured_ensembles.continual.learner.tasks import Task
 from structured_ensembles.continual.strategies.base import Strategy, served_backbone, served_heads
-
-if TYPE_CHECKING:
-    from pathlib import Path
-
-    from torch import nn
-
-    from structured_ensembles.continual.learner.memory import Served
-    from structured_ensembles.continual.learner.tasks import Task
 
 
 class SingleTask(Strategy):

@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
+from pathlib import Path
+
+from torch import nn
 
 from structured_ensembles.continual.learner.learner import ContinualLearner
+from structured_ensembles.continual.learner.memory import Served
+from structured_ensembles.continual.learner.tasks import Task
 from structured_ensembles.continual.strategies.base import Strategy
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-    from pathlib import Path
-
-    from torch import nn
-
-    from structured_ensembles.continual.learner.memory import Served
-    from structured_ensembles.continual.learner.tasks import Task
-    from structured_ensembles.options.streams import ContinualSettings
-    from structured_ensembles.types import Architecture
+from structured_ensembles.options.streams import ContinualSettings
+from structured_ensembles.types import Architecture
 
 
 class Structured(Strategy):

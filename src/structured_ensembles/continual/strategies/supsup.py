@@ -8,22 +8,19 @@ from __future__ import annotations
 
 import math
 from functools import partial
-from typing import TYPE_CHECKING, ClassVar
+from pathlib import Path
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
 
 from structured_ensembles.channels import kinds
 from structured_ensembles.continual.learner.memory import packed
+from structured_ensembles.continual.learner.tasks import Task
 from structured_ensembles.continual.strategies._masked import Choosing, Mask, chosen, largest, private_names
+from structured_ensembles.options.streams import ContinualSettings
 from structured_ensembles.seeding import derived_seed
-
-if TYPE_CHECKING:
-    from pathlib import Path
-
-    from structured_ensembles.continual.learner.tasks import Task
-    from structured_ensembles.options.streams import ContinualSettings
-    from structured_ensembles.types import Architecture
+from structured_ensembles.types import Architecture
 
 _SIGNS, _SCORES = 6, 7
 """What seeds are for."""

@@ -6,20 +6,17 @@ Kang et al. 2022, https://proceedings.mlr.press/v162/kang22b.html.
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from functools import partial
-from typing import TYPE_CHECKING, ClassVar
+from pathlib import Path
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
 
+from structured_ensembles.continual.learner.tasks import Task
 from structured_ensembles.continual.strategies._masked import Choosing, Mask, Partial, filled, largest
 from structured_ensembles.seeding import derived_seed
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable
-    from pathlib import Path
-
-    from structured_ensembles.continual.learner.tasks import Task
 
 _SCORES = 6
 """What a seed is for."""

@@ -3,29 +3,22 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import torch
+from torch import nn
 
-from structured_ensembles.continual.learner.tasks import check_stream
+from structured_ensembles.continual.learner.memory import Memory
+from structured_ensembles.continual.learner.tasks import Task, check_stream
+from structured_ensembles.continual.strategies.base import Strategy
 from structured_ensembles.continual.streams import metrics
-from structured_ensembles.data.sources.records import as_float
+from structured_ensembles.continual.streams.metrics import Matrix, StreamMetrics
+from structured_ensembles.data.sources.records import Split, as_float
 from structured_ensembles.errors import SettingsError
 from structured_ensembles.methods.fitting import device
 from structured_ensembles.networks import modules
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
-    from pathlib import Path
-
-    from torch import nn
-
-    from structured_ensembles.continual.learner.memory import Memory
-    from structured_ensembles.continual.learner.tasks import Task
-    from structured_ensembles.continual.strategies.base import Strategy
-    from structured_ensembles.continual.streams.metrics import Matrix, StreamMetrics
-    from structured_ensembles.data.sources.records import Split
 
 NOT_MEASURED = float("nan")
 

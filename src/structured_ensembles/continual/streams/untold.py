@@ -2,22 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import fmean
-from typing import TYPE_CHECKING
 
 import torch
 from sklearn.metrics import roc_auc_score
 from torch import Tensor
 
+from structured_ensembles.continual.learner.learner import ContinualLearner
+from structured_ensembles.continual.learner.tasks import Task
 from structured_ensembles.data.sources.records import as_float
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from structured_ensembles.continual.learner.learner import ContinualLearner
-    from structured_ensembles.continual.learner.tasks import Task
-    from structured_ensembles.types import Prediction
+from structured_ensembles.types import Prediction
 
 BATCH = 20
 """So many images of one task are asked about together, as in published evaluations."""

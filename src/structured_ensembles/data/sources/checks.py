@@ -3,21 +3,17 @@
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING, Any, TypeAlias
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 import torch
+from torch import Tensor
 
+from structured_ensembles.data.sources.records import ImageData, Split
 from structured_ensembles.errors import DataError
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable
-    from pathlib import Path
-
-    from torch import Tensor
-
-    from structured_ensembles.data.sources.records import ImageData, Split
 
 Array: TypeAlias = npt.NDArray[Any]
 

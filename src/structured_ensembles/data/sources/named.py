@@ -8,16 +8,13 @@ import tarfile
 import zlib
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from types import ModuleType
 
 import numpy as np
 
 from structured_ensembles.data.sources.arrays import to_images, to_labels
 from structured_ensembles.data.sources.records import ImageData, Split
 from structured_ensembles.errors import DataError
-
-if TYPE_CHECKING:
-    from types import ModuleType
 
 # What torchvision raises when a download breaks off or a file is not what it should be.
 _FAILED = (

@@ -7,10 +7,12 @@ import struct
 import tokenize
 import zipfile
 import zlib
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from structured_ensembles.data.sources.arrays import scale, to_images, to_labels
 from structured_ensembles.data.sources.checks import (
@@ -24,12 +26,6 @@ from structured_ensembles.data.sources.checks import (
 )
 from structured_ensembles.data.sources.records import ImageData, Split, as_float
 from structured_ensembles.errors import DataError
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-    from pathlib import Path
-
-    from torch import Tensor
 
 _BRIGHTER = 8
 """By more, one of two sets is stored on another scale."""

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -16,9 +16,6 @@ from structured_ensembles.data.sources.npz import keys, read_arrays
 from structured_ensembles.data.sources.records import as_float
 from structured_ensembles.data.sources.resizing import resize, with_channels
 from structured_ensembles.errors import DataError
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
 
 
 @dataclass(frozen=True, eq=False)

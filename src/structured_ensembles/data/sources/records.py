@@ -5,17 +5,14 @@ Shapes: N images, C channels, H rows, W columns.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
 from structured_ensembles.errors import DataError
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
 
 GREY_LEVEL = 1 / 255
 _CHUNK = 1024

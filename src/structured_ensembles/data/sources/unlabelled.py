@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -16,10 +17,6 @@ from structured_ensembles.data.sources.resizing import resize, with_channels
 from structured_ensembles.data.sources.source import existing, load, named
 from structured_ensembles.errors import DataError, SettingsError
 from structured_ensembles.progress import track
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-    from pathlib import Path
 
 
 @dataclass(frozen=True, eq=False)

@@ -3,27 +3,22 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, TypeVar
+from typing import TypeVar
 
 import torch
+from torch import Tensor
 
 from structured_ensembles.errors import SettingsError
 from structured_ensembles.evaluation.answers import ask
 from structured_ensembles.evaluation.blocks.attacks import EPSILONS, STEPS, check_epsilon, checked, fgsm, pgd
 from structured_ensembles.evaluation.metrics import accuracy, nll
+from structured_ensembles.evaluation.subject import Subject
 from structured_ensembles.prediction.ensemble import Ensemble
-from structured_ensembles.progress import bar
+from structured_ensembles.progress import Bar, bar
 from structured_ensembles.seeding import derived_seed
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
-
-    from torch import Tensor
-
-    from structured_ensembles.evaluation.subject import Subject
-    from structured_ensembles.progress import Bar
 
 Item = TypeVar("Item")
 

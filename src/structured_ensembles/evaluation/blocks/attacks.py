@@ -10,7 +10,7 @@ Shapes: M members, N images, B of them in a batch, K classes.
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -22,13 +22,9 @@ from structured_ensembles.errors import DataError, SettingsError
 from structured_ensembles.evaluation.metrics import check_integers
 from structured_ensembles.networks.modules import in_mode
 from structured_ensembles.options.choices import Combine
+from structured_ensembles.prediction.ensemble import Ensemble
 from structured_ensembles.progress import track
 from structured_ensembles.seeding import derived_seed
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from structured_ensembles.prediction.ensemble import Ensemble
 
 EPSILONS = (0.001, 0.01, 0.02, 0.1, 0.5)
 """The published step sizes."""

@@ -7,8 +7,10 @@ raises what it raises.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
+from torch import Tensor
+
+from structured_ensembles.evaluation.answers import Answers
 from structured_ensembles.evaluation.metrics import (
     Quality,
     Reliability,
@@ -22,13 +24,8 @@ from structured_ensembles.evaluation.metrics import (
     right_answers,
     running_sum,
 )
+from structured_ensembles.evaluation.subject import Subject
 from structured_ensembles.prediction.temperature import temper
-
-if TYPE_CHECKING:
-    from torch import Tensor
-
-    from structured_ensembles.evaluation.answers import Answers
-    from structured_ensembles.evaluation.subject import Subject
 
 PUBLISHED_BINS = 30
 

@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TypeAlias
 
 import torch
 from torch import Tensor
 
+from structured_ensembles.evaluation.answers import Answers
 from structured_ensembles.evaluation.metrics import checked_answers
+from structured_ensembles.evaluation.subject import Subject
 from structured_ensembles.prediction.uncertainty import disagreement, pairwise_kl, variation_ratio
-
-if TYPE_CHECKING:
-    from structured_ensembles.evaluation.answers import Answers
-    from structured_ensembles.evaluation.subject import Subject
 
 BARS = 20
 """Of a histogram of entropies."""

@@ -18,20 +18,17 @@ from functools import partial
 from pathlib import Path
 from statistics import median
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING, NamedTuple, TypeAlias
+from typing import NamedTuple, TypeAlias
 
 import torch
+from torch import Tensor
 
+from structured_ensembles.artefact.file import Record
 from structured_ensembles.evaluation.cost import untrained
+from structured_ensembles.evaluation.subject import Subject
 from structured_ensembles.networks.sizes import Cost
 from structured_ensembles.prediction import _resident
 from structured_ensembles.prediction.ensemble import Ensemble
-
-if TYPE_CHECKING:
-    from torch import Tensor
-
-    from structured_ensembles.artefact.file import Record
-    from structured_ensembles.evaluation.subject import Subject
 
 Note: TypeAlias = Callable[[str], object]
 """What is told why a number is missing, in one sentence; what it returns is not looked at."""

@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -24,9 +24,7 @@ from structured_ensembles.errors import DataError
 from structured_ensembles.evaluation.answers import Answers, ask
 from structured_ensembles.evaluation.blocks import synthetic
 from structured_ensembles.evaluation.blocks.entropies import Histogram, histogram
-
-if TYPE_CHECKING:
-    from structured_ensembles.evaluation.subject import Subject
+from structured_ensembles.evaluation.subject import Subject
 
 Score: TypeAlias = Callable[[Answers], Tensor]
 """Gives each example a number, (N,): the higher, the more unusual."""

@@ -14,19 +14,16 @@ from __future__ import annotations
 
 import math
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from structured_ensembles.errors import DataError, SettingsError
+from structured_ensembles.evaluation.answers import Answers
 from structured_ensembles.evaluation.metrics import checked_answers, running_sum
+from structured_ensembles.evaluation.subject import Subject
 from structured_ensembles.prediction.calibrating import GAMMAS
 from structured_ensembles.prediction.uncertainty import Rejection, check_pairs, rejection_report, threshold_above
-
-if TYPE_CHECKING:
-    from structured_ensembles.evaluation.answers import Answers
-    from structured_ensembles.evaluation.subject import Subject
 
 
 @dataclass(frozen=True)

@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
+from structured_ensembles.artefact.file import Record
 from structured_ensembles.errors import DataError
-
-if TYPE_CHECKING:
-    from structured_ensembles.artefact.file import Record
-    from structured_ensembles.evaluation.subject import Subject
-    from structured_ensembles.prediction.ensemble import Ensemble
-    from structured_ensembles.types import Channels, Group
+from structured_ensembles.evaluation.subject import Subject
+from structured_ensembles.prediction.ensemble import Ensemble
+from structured_ensembles.types import Channels, Group
 
 
 @dataclass(frozen=True)

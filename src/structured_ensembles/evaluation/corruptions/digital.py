@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import io
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Iterator
 
 import numpy as np
 from PIL import Image
 from scipy import ndimage
 
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
-
-    from structured_ensembles.evaluation.corruptions.draws import Generators, Pixels
+from structured_ensembles.evaluation.corruptions.draws import Generators, Pixels
 
 _RED = np.array([0, 1, 1], dtype=np.float32)[:, None, None]
 """How much each channel loses when a grey becomes saturated: its hue counts as red, as it does elsewhere."""

@@ -3,20 +3,17 @@
 from __future__ import annotations
 
 import tokenize
-from typing import TYPE_CHECKING, Any, TypeAlias
+from pathlib import Path
+from typing import Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from numpy.lib.format import open_memmap
+from torch import Tensor
 
 from structured_ensembles.errors import DataError
 from structured_ensembles.evaluation.corruptions.kinds import SEVERITIES
-
-if TYPE_CHECKING:
-    from pathlib import Path
-
-    from torch import Tensor
 
 Array: TypeAlias = npt.NDArray[Any]
 

@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
 
 import numpy as np
 
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from structured_ensembles.evaluation.corruptions.draws import Pixels
+from structured_ensembles.evaluation.corruptions.draws import Pixels
 
 
 def smear(images: Pixels, angles: Sequence[float], radius: float, sigma: float) -> Pixels:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -11,9 +11,6 @@ from structured_ensembles.errors import DataError, SettingsError, unknown
 from structured_ensembles.evaluation.corruptions import blur, digital, noise, spatter, weather
 from structured_ensembles.evaluation.corruptions.constants import CONSTANTS
 from structured_ensembles.evaluation.corruptions.draws import Pixels, generators
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
 
 NAME = "CIFAR-10-C-like"
 """What a measurement on these corruptions is called: the constants are CIFAR-10-C's, the images are not."""

@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 from itertools import product
 from pathlib import Path
 from statistics import fmean
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor
@@ -19,11 +19,9 @@ from structured_ensembles.evaluation.corruptions import files
 from structured_ensembles.evaluation.corruptions.kinds import KINDS, NAME, SEVERITIES, STANDARD, check_choices, corrupt
 from structured_ensembles.evaluation.entry import plain
 from structured_ensembles.evaluation.metrics import check_bins, quality
+from structured_ensembles.evaluation.subject import Subject
+from structured_ensembles.prediction.ensemble import Ensemble
 from structured_ensembles.progress import bar
-
-if TYPE_CHECKING:
-    from structured_ensembles.evaluation.subject import Subject
-    from structured_ensembles.prediction.ensemble import Ensemble
 
 
 @dataclass(frozen=True)

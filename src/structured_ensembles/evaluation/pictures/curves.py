@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import cycle, product
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from matplotlib.figure import Figure
 
 from structured_ensembles.errors import DataError
+from structured_ensembles.evaluation.metrics import Reliability
 from structured_ensembles.evaluation.pictures.drawing import COLOURS, finish, in_percent, in_whole_numbers, label_axes
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
-
-    from structured_ensembles.evaluation.metrics import Reliability
 
 _DASHES = ("-", "--", ":", "-.")
 

@@ -5,7 +5,8 @@ Drawn without pyplot: no global state, safe in threads and without a display.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.ticker import MaxNLocator, PercentFormatter
@@ -13,9 +14,6 @@ from matplotlib.ticker import MaxNLocator, PercentFormatter
 from structured_ensembles.files.whole import whole
 
 if TYPE_CHECKING:
-    from pathlib import Path
-    from typing import Any
-
     from matplotlib.axes import Axes
     from matplotlib.axis import Axis
     from matplotlib.figure import Figure

@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from structured_ensembles.errors import DataError
+from structured_ensembles.evaluation.blocks.structure import Structure
 from structured_ensembles.evaluation.pictures.drawing import COLOURS, finish, label_axes
-
-if TYPE_CHECKING:
-    from structured_ensembles.evaluation.blocks.structure import Structure
 
 _MARKERS = "os^DvPX"
 _BAR = 0.8

@@ -3,18 +3,13 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Sequence
+
+from markupsafe import Markup
 
 from structured_ensembles.evaluation.report import _svg
 from structured_ensembles.evaluation.report._svg import Axis, Chart, Frame
-from structured_ensembles.evaluation.report.words import number, percent, points, share_of_100, short, size, whole
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
-
-    from markupsafe import Markup
-
-    from structured_ensembles.evaluation.report.words import Json
+from structured_ensembles.evaluation.report.words import Json, number, percent, points, share_of_100, short, size, whole
 
 _NARROW = 300
 """Width of the bars, three of which stand side by side."""

@@ -5,18 +5,13 @@ from __future__ import annotations
 import base64
 import io
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import torch
 from PIL import Image
+from torch import Tensor
 
 from structured_ensembles.errors import DataError
-from structured_ensembles.evaluation.answers import evenly
-
-if TYPE_CHECKING:
-    from torch import Tensor
-
-    from structured_ensembles.evaluation.answers import Answers
+from structured_ensembles.evaluation.answers import Answers, evenly
 
 SHOWN = 12
 """Images of each kind."""

@@ -6,7 +6,6 @@ import base64
 import hashlib
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
@@ -14,11 +13,9 @@ from markupsafe import Markup
 from structured_ensembles.errors import DataError
 from structured_ensembles.evaluation.entry import SCHEMA, VERSION
 from structured_ensembles.evaluation.report import charts, side_by_side, words
+from structured_ensembles.evaluation.report.gallery import Gallery
+from structured_ensembles.evaluation.report.words import Json
 from structured_ensembles.files.whole import write_whole
-
-if TYPE_CHECKING:
-    from structured_ensembles.evaluation.report.gallery import Gallery
-    from structured_ensembles.evaluation.report.words import Json
 
 _HERE = Path(__file__).parent
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from structured_ensembles.evaluation.report.words import (
     DECLINED,
+    Json,
     accuracy,
     mean,
     milliseconds,
@@ -16,11 +17,6 @@ from structured_ensembles.evaluation.report.words import (
     short,
     size,
 )
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
-
-    from structured_ensembles.evaluation.report.words import Json
 
 
 @dataclass(frozen=True)

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import Any, TypeAlias
 
+from structured_ensembles.evaluation.report.gallery import Gallery
 from structured_ensembles.evaluation.table import scaled
 from structured_ensembles.options.catalogue import BLOCKS
-
-if TYPE_CHECKING:
-    from structured_ensembles.evaluation.report.gallery import Gallery
 
 Json: TypeAlias = Mapping[str, Any]
 """A part of the evaluation, as parsed from JSON."""

@@ -7,10 +7,12 @@ differs.
 from __future__ import annotations
 
 import itertools
+from collections.abc import Mapping
 from functools import partial
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 from structured_ensembles.data import sources as datasets
+from structured_ensembles.data.sources import ImageData
 from structured_ensembles.evaluation.answers import answer
 from structured_ensembles.evaluation.cost import as_json
 from structured_ensembles.evaluation.entry import plain
@@ -19,19 +21,12 @@ from structured_ensembles.experiments import run
 from structured_ensembles.experiments.comparison.records import Cell, Result, from_json, to_json
 from structured_ensembles.experiments.grids import Work, attempted
 from structured_ensembles.methods import make
+from structured_ensembles.methods.fitting import Fittable
 from structured_ensembles.options.catalogue import METHODS
-from structured_ensembles.options.plans import PUBLISHED, settings_of
+from structured_ensembles.options.plans import PUBLISHED, Grid, settings_of
 from structured_ensembles.prediction.uncertainty import disagreement
 from structured_ensembles.seeding import machine
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-    from pathlib import Path
-
-    from structured_ensembles.data.sources import ImageData
-    from structured_ensembles.methods.fitting import Fittable
-    from structured_ensembles.options.plans import Grid
-    from structured_ensembles.types import Prediction
+from structured_ensembles.types import Prediction
 
 
 def work(grid: Grid) -> Work[Cell, Result]:

@@ -6,11 +6,12 @@ With several numbers of members each has its own panels; the single network is i
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import cycle
 from math import ceil, exp, floor, inf, log, log10, sqrt
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
@@ -18,19 +19,13 @@ from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
 from structured_ensembles.errors import DataError
 from structured_ensembles.evaluation.pictures.drawing import COLOURS, finish, in_percent, label_axes
-from structured_ensembles.evaluation.statistics import grouped
+from structured_ensembles.evaluation.statistics import Summary, grouped
 from structured_ensembles.evaluation.table import scaled
 from structured_ensembles.evaluation.text import counted
-from structured_ensembles.experiments.comparison.records import sections, summarise
+from structured_ensembles.experiments.comparison.records import Arm, Result, sections, summarise
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
-    from typing import Any
-
     from matplotlib.axes import Axes
-
-    from structured_ensembles.evaluation.statistics import Summary
-    from structured_ensembles.experiments.comparison.records import Arm, Result
 
 _STARS = ("*", (4, 1, 0), (6, 1, 0), (3, 1, 0))
 _SHAPES = ("o", "s", "^", "D", "v", "P", "X", "<", ">", "*", "p", "h", "d", *_STARS[1:])

@@ -6,18 +6,15 @@ Words: a cell is one run of the grid; an arm is what the cells that differ only 
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from statistics import fmean
-from typing import TYPE_CHECKING
 
 from structured_ensembles.errors import DataError, SettingsError
 from structured_ensembles.evaluation.statistics import Summary, interval, summary
 from structured_ensembles.evaluation.text import csv_table
 from structured_ensembles.files.plain import fields_of, is_a, object_of, require
 from structured_ensembles.options.budget import Budget
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
 
 UNIT = "single"
 """The method whose costs are 1x."""

@@ -3,23 +3,27 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from rich.text import Text
 
 from structured_ensembles.evaluation import text
-from structured_ensembles.evaluation.statistics import CONFIDENCE, grouped
+from structured_ensembles.evaluation.statistics import CONFIDENCE, Summary, grouped
 from structured_ensembles.evaluation.table import NONE, scaled
-from structured_ensembles.experiments.comparison.records import UNIT, Arm, paired, sections, summarise
+from structured_ensembles.experiments.comparison.records import (
+    UNIT,
+    Arm,
+    Difference,
+    Result,
+    paired,
+    sections,
+    summarise,
+)
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
-
     from rich.console import Console
-
-    from structured_ensembles.evaluation.statistics import Summary
-    from structured_ensembles.experiments.comparison.records import Difference, Result
 
 
 @dataclass(frozen=True)

@@ -3,20 +3,16 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from contextlib import suppress
-from typing import TYPE_CHECKING
+from pathlib import Path
 
+from structured_ensembles.data.sources import ImageData
 from structured_ensembles.errors import DataError
 from structured_ensembles.experiments.comparison.records import Result, tidy_csv, to_json
 from structured_ensembles.experiments.comparison.tables import markdown
 from structured_ensembles.files.whole import write_whole
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-    from pathlib import Path
-
-    from structured_ensembles.data.sources import ImageData
-    from structured_ensembles.options.plans import Grid
+from structured_ensembles.options.plans import Grid
 
 
 def write_tables(grid: Grid, images: ImageData, found: Sequence[Result], folder: Path) -> None:

@@ -10,13 +10,10 @@ gradient vanishes where two members are exactly parallel, so members need differ
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from torch import Tensor
 
 from structured_ensembles.scores.diversity.pairs import over_pairs
 from structured_ensembles.scores.diversity.terms import Observation, diversity_term
-
-if TYPE_CHECKING:
-    from torch import Tensor
 
 EPSILON = 1e-8
 """Added to a mean square, so that a vector of zeros has a gradient, and cosine 0 with any other."""

@@ -10,7 +10,7 @@ with narrow, distant distributions can satisfy the term alone.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Mapping
 
 import torch
 from torch import Tensor
@@ -19,9 +19,6 @@ from torch.distributions import Distribution, Normal, kl_divergence
 from structured_ensembles.errors import SettingsError
 from structured_ensembles.scores.diversity.pairs import pairs
 from structured_ensembles.scores.diversity.terms import Observation, diversity_term
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
 
 
 @diversity_term("kl")

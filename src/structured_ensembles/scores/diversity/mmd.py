@@ -10,16 +10,14 @@ can be negative, and 1/(D + eps) is unbounded near zero. It is kept as it was pu
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TypeAlias
 
 import torch
 from torch import Tensor
 
 from structured_ensembles.scores.diversity.pairs import blocks
 from structured_ensembles.scores.diversity.terms import Observation, diversity_term
-
-if TYPE_CHECKING:
-    from structured_ensembles.types import Scores
+from structured_ensembles.types import Scores
 
 EPSILON = 1e-12
 

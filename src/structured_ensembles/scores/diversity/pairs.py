@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Iterator
 
 import torch
 from torch import Tensor
 
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
-
-    from structured_ensembles.types import Scores
+from structured_ensembles.types import Scores
 
 
 def pairs(members: int) -> tuple[Tensor, Tensor]:

@@ -15,19 +15,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
+from torch.distributions import Distribution
 
 from structured_ensembles.errors import SettingsError
 from structured_ensembles.options.catalogue import TERMS
 from structured_ensembles.options.search import check_weights
-
-if TYPE_CHECKING:
-    from torch.distributions import Distribution
-
-    from structured_ensembles.types import Scores
+from structured_ensembles.types import Scores
 
 
 @dataclass(frozen=True)

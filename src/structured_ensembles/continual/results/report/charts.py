@@ -3,20 +3,15 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING
+from collections.abc import Mapping, Sequence
 
 from markupsafe import Markup
 
 from structured_ensembles.continual.results import curves
-from structured_ensembles.continual.results.curves import JOINT, SEPARATE
+from structured_ensembles.continual.results.curves import JOINT, SEPARATE, Curve, Results
 from structured_ensembles.evaluation.report import _svg
 from structured_ensembles.evaluation.report._svg import WIDTH, Axis, Chart, Frame
 from structured_ensembles.evaluation.report.words import percent, size
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
-
-    from structured_ensembles.continual.results.curves import Curve, Results
 
 TASK_COLOURS = 14
 """How many ways the style sheet has to fill the channels of a task, t0 to t13."""

@@ -2,22 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from markupsafe import Markup
 
 from structured_ensembles.continual.results import curves, tables
+from structured_ensembles.continual.results.records import StreamRun
 from structured_ensembles.continual.results.report import charts, words
 from structured_ensembles.errors import DataError
 from structured_ensembles.evaluation.report.page import environment
 from structured_ensembles.files.whole import write_whole
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
-
-    from structured_ensembles.continual.results.records import StreamRun
 
 _HERE = Path(__file__).parent
 

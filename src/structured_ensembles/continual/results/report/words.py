@@ -2,23 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import TYPE_CHECKING
 
 from structured_ensembles.continual.results import curves
-from structured_ensembles.continual.results.curves import JOINT, SEPARATE
+from structured_ensembles.continual.results.curves import JOINT, SEPARATE, Results
 from structured_ensembles.continual.results.records import PARTS
+from structured_ensembles.continual.streams.protocol import StreamResult
 from structured_ensembles.evaluation.report.side_by_side import Line, marked
 from structured_ensembles.evaluation.report.words import MISSING, mean, percent, size, times
+from structured_ensembles.evaluation.statistics import Spread
 from structured_ensembles.evaluation.table import duration
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Mapping, Sequence
-
-    from structured_ensembles.continual.results.curves import Results
-    from structured_ensembles.continual.streams.protocol import StreamResult
-    from structured_ensembles.evaluation.statistics import Spread
 
 MEANINGS: Mapping[str, str] = {
     "structured": "each task takes some of the free channels, and reads those of the tasks before",
