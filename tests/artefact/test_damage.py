@@ -13,10 +13,7 @@ import torch
 from structured_ensembles.artefact import file as artefact
 from structured_ensembles.errors import ArtefactError
 
-from .conftest import (
-    bytes_of,
-    refusal,
-)
+from .conftest import bytes_of, refusal
 
 
 def test_a_flipped_bit_in_any_byte_is_found(tmp_path):

@@ -11,13 +11,7 @@ import torch
 
 from structured_ensembles.artefact import file as artefact
 
-from .conftest import (
-    GROUPS,
-    PLAIN,
-    bytes_of,
-    random_channels,
-    refusal,
-)
+from .conftest import GROUPS, PLAIN, bytes_of, random_channels, refusal
 
 
 def sealed(header, data=b"abcd"):

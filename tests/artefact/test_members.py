@@ -18,13 +18,7 @@ from structured_ensembles.networks.modules import draw
 from structured_ensembles.options.choices import Combine
 from structured_ensembles.types import Cut, Group, Side
 
-from .conftest import (
-    PLAIN,
-    SPECS,
-    make_ensemble,
-    random_tensor,
-    same_tensors,
-)
+from .conftest import PLAIN, SPECS, make_ensemble, random_tensor, same_tensors
 
 
 def test_members_share_nothing_and_the_generator_stays(small):

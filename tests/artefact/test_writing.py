@@ -19,16 +19,7 @@ from structured_ensembles.artefact.file import Record, TensorSpec
 from structured_ensembles.errors import ArtefactError
 from structured_ensembles.options.choices import Combine
 
-from .conftest import (
-    DTYPES,
-    GROUPS,
-    PLAIN,
-    SPECS,
-    random_channels,
-    random_tensor,
-    same_records,
-    same_tensors,
-)
+from .conftest import DTYPES, GROUPS, PLAIN, SPECS, random_channels, random_tensor, same_records, same_tensors
 
 TENSORS = st.dictionaries(
     st.text(min_size=1, max_size=8, alphabet=st.characters(codec="utf-8")),

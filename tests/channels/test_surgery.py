@@ -132,10 +132,7 @@ def test_zeroing_beats_infinity(chain):
 
 
 @given(
-    groups=st.integers(1, 4),
-    per_group=st.integers(1, 3),
-    in_per_group=st.integers(1, 3),
-    seed=st.integers(0, 2**31),
+    groups=st.integers(1, 4), per_group=st.integers(1, 3), in_per_group=st.integers(1, 3), seed=st.integers(0, 2**31)
 )
 @settings(max_examples=40)
 def test_a_grouped_convolution_is_cut_by_whole_groups(groups, per_group, in_per_group, seed):

@@ -200,10 +200,7 @@ def check_narrow_convnext(_, found, groups):
 def check_squeezenet1_1(_, found, groups):
     assert "classifier.1" not in groups
     fire = "features.3"
-    assert groups[f"{fire}.expand1x1"].cuts == (
-        Cut(f"{fire}.expand1x1", Side.OUT),
-        Cut("features.4.squeeze", Side.IN),
-    )
+    assert groups[f"{fire}.expand1x1"].cuts == (Cut(f"{fire}.expand1x1", Side.OUT), Cut("features.4.squeeze", Side.IN))
     assert Cut("features.4.squeeze", Side.IN, offset=64) in groups[f"{fire}.expand3x3"].cuts
     assert found.notices == ()
 

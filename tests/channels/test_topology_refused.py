@@ -66,10 +66,7 @@ REFUSED = {
     "four dimensions": (lambda: head(lambda out: out[:, :, None, None]), r"= \(2, K\), but is \(2, 3, 1, 1\)"),
     "wrong batch": (lambda: head(lambda out: out.repeat(2, 1)), r"= \(2, K\), but is \(4, 3\)"),
     "classes": (lambda: head(lambda out: out.argmax(1, keepdim=True)), r"but is \(2, 1\) of torch.int64"),
-    "dropout": (
-        lambda: head(functional.dropout),
-        "output changes from one pass to the next in evaluation mode",
-    ),
+    "dropout": (lambda: head(functional.dropout), "output changes from one pass to the next in evaluation mode"),
     "cached result": (
         with_cached_result,
         "the network cannot be copied .*: a copy must be possible with copy.deepcopy",

@@ -17,12 +17,7 @@ from structured_ensembles.networks.resnet import resnet20
 from structured_ensembles.networks.vgg import small_vgg
 
 IMAGES = (3, 8, 8)
-BUILDERS = {
-    "resnet20": resnet20,
-    "small_vgg": small_vgg,
-    "mlp": mlp,
-    "lenet5": lenet5,
-}
+BUILDERS = {"resnet20": resnet20, "small_vgg": small_vgg, "mlp": mlp, "lenet5": lenet5}
 
 
 def draw(shape: tuple[int, ...], seed: int = 0) -> Tensor:

@@ -13,11 +13,7 @@ from structured_ensembles import Ensemble, NetworkSpec, methods, settings
 from structured_ensembles.options.catalogue import METHODS
 
 SPEC = NetworkSpec("small_cnn", (1, 8, 8), 3)
-FAST = replace(
-    settings(),
-    search=replace(settings().search, epochs=1),
-    training=replace(settings().training, epochs=2),
-)
+FAST = replace(settings(), search=replace(settings().search, epochs=1), training=replace(settings().training, epochs=2))
 NEEDS_LIBRARY = ("packed", "masksembles")
 SHARED = ("mc_dropout", "batch_ensemble", "packed", "masksembles", "mimo")
 LIBRARY = importlib.util.find_spec("torch_uncertainty") is not None

@@ -131,9 +131,7 @@ def test_shrink_rounds_narrow_the_base_first() -> None:
 def test_the_published_preset_runs() -> None:
     published = settings(Preset.PUBLISHED)
     published = replace(
-        published,
-        search=replace(published.search, epochs=1),
-        training=replace(published.training, epochs=1),
+        published, search=replace(published.search, epochs=1), training=replace(published.training, epochs=1)
     )
     ensemble = StructuredEnsemble(SPEC, 3, settings=published).fit(images())
     assert len(ensemble.members) == 3

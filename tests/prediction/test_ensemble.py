@@ -32,10 +32,7 @@ def test_an_array_will_do() -> None:
     [
         (object(), r"inputs are a object: pass one tensor or array of shape \(B, 1, 4, 4\)"),
         (torch.rand(1, 4, 4), r"of shape \(1, 4, 4\): pass a batch of shape \(B, 1, 4, 4\)"),
-        (
-            torch.rand(2, 1, 2, 4),
-            r"fails on inputs of shape \(2, 1, 2, 4\) .*trained on inputs of shape \(B, 1",
-        ),
+        (torch.rand(2, 1, 2, 4), r"fails on inputs of shape \(2, 1, 2, 4\) .*trained on inputs of shape \(B, 1"),
         (np.zeros((2, 1, 4, 4), np.uint8), "fails on inputs of type torch.uint8"),
         (torch.full((2, 1, 4, 4), float("nan")), "2 of 2 inputs hold NaN"),
     ],

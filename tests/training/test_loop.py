@@ -286,8 +286,7 @@ def test_the_bar_names_network_epoch_and_accuracy(sets, capsys):
 
 
 @pytest.mark.parametrize(
-    ("max_steps", "epochs"),
-    [(None, 30), (10**6, 30), (12 * 30, 30), (12 * 30 - 1, 29), (100, 8), (12, 1), (1, 1)],
+    ("max_steps", "epochs"), [(None, 30), (10**6, 30), (12 * 30, 30), (12 * 30 - 1, 29), (100, 8), (12, 1), (1, 1)]
 )
 def test_a_limit_of_steps_is_a_limit_of_epochs(max_steps: int | None, epochs: int) -> None:
     settings = TrainingSettings(epochs=30, batch_size=64, max_steps=max_steps)

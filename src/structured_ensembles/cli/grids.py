@@ -49,10 +49,7 @@ def gridded(verb: str, options: Mapping[str, Option], examples: str) -> Callable
 
 
 def asked(
-    verb: str,
-    options: Mapping[str, Option],
-    make: Callable[[Mapping[str, Any]], G],
-    parameters: Mapping[str, Any],
+    verb: str, options: Mapping[str, Option], make: Callable[[Mapping[str, Any]], G], parameters: Mapping[str, Any]
 ) -> G:
     """The grid that the user asked for, in a configuration, on the command line or in the folder that they go on with.
 

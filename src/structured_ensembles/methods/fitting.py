@@ -24,12 +24,7 @@ from structured_ensembles.errors import DataError, NetworkError, SettingsError, 
 from structured_ensembles.files.marks import check_mark, mark
 from structured_ensembles.implicit import Form
 from structured_ensembles.networks import Given, NetworkSpec, sizes
-from structured_ensembles.networks.checks import (
-    check_answers,
-    check_output,
-    check_shape,
-    check_training,
-)
+from structured_ensembles.networks.checks import check_answers, check_output, check_shape, check_training
 from structured_ensembles.networks.given import architecture, check_drawable
 from structured_ensembles.networks.modules import draw
 from structured_ensembles.networks.stored import check_initialised, check_stored

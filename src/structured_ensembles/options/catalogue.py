@@ -106,10 +106,7 @@ STRATEGIES: Registry[Any] = Registry(
             "one network goes on learning, and nothing protects what it knew",
         ),
         "ewc": ("continual.strategies.ewc:EWC", "one network; weights that earlier tasks need are held back"),
-        "replay": (
-            "continual.strategies.replay:Replay",
-            "one network; some images of earlier tasks are learned again",
-        ),
+        "replay": ("continual.strategies.replay:Replay", "one network; some images of earlier tasks are learned again"),
         "packnet": (
             "continual.strategies.packnet:PackNet",
             "each task takes some of the free weights, and reads those of the tasks before",

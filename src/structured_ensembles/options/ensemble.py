@@ -47,10 +47,7 @@ class Settings:
         section="Ensemble",
     )
     shrink_rounds: int = option(
-        0,
-        "First narrow the whole network so often, by a search of its own.",
-        limit="[0, inf)",
-        section=SELECTION,
+        0, "First narrow the whole network so often, by a search of its own.", limit="[0, inf)", section=SELECTION
     )
     shrink_keep: float = option(0.8, "The share of channels kept in each round.", limit="(0, 1]", section=SELECTION)
     # Slices of a fresh base, and not fresh narrow networks: their weights have the scale of a wide network's.

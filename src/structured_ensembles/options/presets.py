@@ -3,15 +3,7 @@
 from __future__ import annotations
 
 from structured_ensembles.options.budget import Budget
-from structured_ensembles.options.choices import (
-    Combine,
-    Family,
-    Placement,
-    Preset,
-    Rule,
-    Schedule,
-    Scope,
-)
+from structured_ensembles.options.choices import Combine, Family, Placement, Preset, Rule, Schedule, Scope
 from structured_ensembles.options.ensemble import Settings
 from structured_ensembles.options.search import SearchSettings
 from structured_ensembles.options.selection import SelectionSettings

@@ -26,11 +26,7 @@ class SearchSettings:
     samples: int = option(1, "Draws averaged in each pass, for distributions.", limit="[1, inf)")
     placement: Placement = option(Placement.AFTER_NORM, "Where channels are scaled.")
     epochs: int = option(
-        10,
-        "How often every image is seen, at most.",
-        limit="[0, inf)",
-        key="search_epochs",
-        called="search epochs",
+        10, "How often every image is seen, at most.", limit="[0, inf)", key="search_epochs", called="search epochs"
     )
     max_steps: int | None = option(None, "Stop after so many batches.", limit="[0, inf)", key="search_steps")
     batch_size: int = option(

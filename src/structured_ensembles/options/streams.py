@@ -89,9 +89,7 @@ class ContinualSettings:
         section=STRUCTURED,
     )
     cross_block: CrossBlock = option(
-        CrossBlock.ZERO,
-        "The weights by which an older task's channels read a newer task's.",
-        section=STRUCTURED,
+        CrossBlock.ZERO, "The weights by which an older task's channels read a newer task's.", section=STRUCTURED
     )
     norms: Norms = option(
         Norms.OWNER,

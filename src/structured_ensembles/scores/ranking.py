@@ -130,8 +130,4 @@ class _Median:
         return torch.stack(self.kept).median(dim=0).values
 
 
-_REDUCERS: dict[Reduce, type[_Mean | _Max | _Median]] = {
-    Reduce.MEAN: _Mean,
-    Reduce.MEDIAN: _Median,
-    Reduce.MAX: _Max,
-}
+_REDUCERS: dict[Reduce, type[_Mean | _Max | _Median]] = {Reduce.MEAN: _Mean, Reduce.MEDIAN: _Median, Reduce.MAX: _Max}

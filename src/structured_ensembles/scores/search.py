@@ -44,12 +44,7 @@ def assign(batch: int, members: int) -> Tensor:
 
 
 def search(
-    network: nn.Module,
-    topology: Topology,
-    batches: DataLoader[Any],
-    members: int,
-    settings: SearchSettings,
-    seed: int,
+    network: nn.Module, topology: Topology, batches: DataLoader[Any], members: int, settings: SearchSettings, seed: int
 ) -> Found:
     """Train the scores of M members over one frozen network, all members in one forward pass.
 

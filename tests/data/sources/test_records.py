@@ -59,9 +59,7 @@ def test_input_shape_is_channels_height_width():
 
 
 @given(
-    counts=st.lists(st.integers(2, 30), min_size=1, max_size=6),
-    share=st.floats(0.01, 0.99),
-    seed=st.integers(0, 2**31),
+    counts=st.lists(st.integers(2, 30), min_size=1, max_size=6), share=st.floats(0.01, 0.99), seed=st.integers(0, 2**31)
 )
 def test_divide_keeps_every_image_once_and_the_share_of_each_class(counts, share, seed):
     labels = torch.cat([torch.full((count,), label) for label, count in enumerate(counts)])

@@ -155,11 +155,7 @@ def test_a_cost_of_its_own_stays_where_it_is():
 
 @pytest.mark.parametrize(
     ("low", "high", "ticks"),
-    [
-        (0.9e6, 4.6e6, [1e6, 1.5e6, 2e6, 3e6, 4e6]),
-        (0.9, 60, [1, 2, 5, 10, 20, 50]),
-        (0.5, 5000, [1, 10, 100, 1000]),
-    ],
+    [(0.9e6, 4.6e6, [1e6, 1.5e6, 2e6, 3e6, 4e6]), (0.9, 60, [1, 2, 5, 10, 20, 50]), (0.5, 5000, [1, 10, 100, 1000])],
 )
 def test_ticks_are_as_fine_as_can_be_read(low: float, high: float, ticks: list[float]) -> None:
     assert _ticks(low, high) == pytest.approx(ticks)

@@ -168,8 +168,7 @@ def risk_coverage(uncertainty: Tensor, correct: Tensor) -> Curve:
     risks, total = _risks(uncertainty, correct), len(correct)
     answered = sorted({1, *(-(-total * percent // 100) for percent in range(1, 101))})
     return Curve(
-        coverage=tuple(count / total for count in answered),
-        risk=tuple(float(risks[count - 1]) for count in answered),
+        coverage=tuple(count / total for count in answered), risk=tuple(float(risks[count - 1]) for count in answered)
     )
 
 

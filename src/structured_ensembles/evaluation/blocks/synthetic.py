@@ -56,11 +56,7 @@ def shuffled_patches(images: Tensor, seed: int) -> Tensor:
     return shuffled
 
 
-SETS: Mapping[str, Maker] = {
-    "uniform noise": uniform_noise,
-    "constant": constant,
-    "shuffled patches": shuffled_patches,
-}
+SETS: Mapping[str, Maker] = {"uniform noise": uniform_noise, "constant": constant, "shuffled patches": shuffled_patches}
 """By name, the sets that are always at hand."""
 
 

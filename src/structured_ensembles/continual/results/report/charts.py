@@ -68,10 +68,7 @@ def _strip(top: float, name: str, strip: Sequence[int]) -> list[Markup]:
     """The channels of a layer, those of one task side by side, under its name."""
     short, free = curves.short(name), list(strip).count(-1)
     kept = short if len(short) <= _LONGEST else "\N{HORIZONTAL ELLIPSIS}" + short[-_LONGEST:]
-    parts = [
-        _svg.words(0, top - 8, kept),
-        _svg.words(WIDTH, top - 8, f"{free} of {len(strip)} free", "end"),
-    ]
+    parts = [_svg.words(0, top - 8, kept), _svg.words(WIDTH, top - 8, f"{free} of {len(strip)} free", "end")]
     place = 0.0
     for task in (*sorted({owner for owner in strip if owner >= 0}), -1):
         width = WIDTH * list(strip).count(task) / max(len(strip), 1)
