@@ -10,6 +10,7 @@ import click
 
 from structured_ensembles.cli.kinds import Whole
 from structured_ensembles.cli.options import Option, Sectioned, axes, declared
+from structured_ensembles.cli.printing import head, line, note, resuming, say
 from structured_ensembles.cli.verb import plugin_option
 from structured_ensembles.errors import SettingsError
 
@@ -141,7 +142,6 @@ def opened(
     """
     from structured_ensembles.cli import configuration
     from structured_ensembles.cli.folder import CONFIGURATIONS, reserved
-    from structured_ensembles.cli.printing import line, resuming
     from structured_ensembles.experiments.grids import claim
     from structured_ensembles.files.whole import write_whole
 
@@ -168,8 +168,6 @@ def show(
     """The tables of finished runs, what is to be known of them, and where to look."""
     from rich.console import Console as Terminal
 
-    from structured_ensembles.cli.printing import head, line, note, say
-
     say()
     console(runs, Terminal(highlight=False))
     note(notices)
@@ -187,8 +185,6 @@ def tell_failure(errors: Sequence[str | None], verb: str, folder: Path) -> None:
         verb: Of the command.
         folder: Of the grid.
     """
-    from structured_ensembles.cli.printing import resuming
-
     first, *_ = errors or (None,)
     if first and all(errors):
         remedy = f"If that can be mended, run them again: {resuming(folder, verb)}"

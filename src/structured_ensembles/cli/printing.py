@@ -9,12 +9,6 @@ import textwrap
 from typing import TYPE_CHECKING, Any
 
 import click
-from rich import box
-from rich.console import Console
-from rich.table import Table
-from rich.text import Text
-
-from structured_ensembles.evaluation.table import render
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -57,6 +51,11 @@ def note(notices: Sequence[str]) -> None:
 
 def table(heads: Sequence[str], lines: Sequence[Sequence[str]], *, left: int = 1) -> None:
     """Columns of text, the first ``left`` of them to the left, the others to the right; nothing is cut off."""
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
     made = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False)
     for i, name in enumerate(heads):
         made.add_column(name, justify="left" if i < left else "right", overflow="fold", no_wrap=i > 0)
@@ -68,6 +67,10 @@ def table(heads: Sequence[str], lines: Sequence[Sequence[str]], *, left: int = 1
 
 def results(rows: Sequence[Row]) -> None:
     """The table of results."""
+    from rich.console import Console
+
+    from structured_ensembles.evaluation.table import render
+
     say()
     render(rows, Console(highlight=False))
     say()

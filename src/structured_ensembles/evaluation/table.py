@@ -6,21 +6,14 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from rich import box
-from rich.measure import Measurement
-from rich.table import Table
 from rich.text import Text
 
 from structured_ensembles.evaluation.metrics import Metrics
+from structured_ensembles.evaluation.text import NONE, columns, duration, scaled, show
 from structured_ensembles.networks.sizes import Cost
 
 if TYPE_CHECKING:
     from rich.console import Console
-
-
-WIDTH = 100
-"""Columns the table may use even where the console says it has fewer, as a file or a pipe does: no number is cut."""
-NONE = "-"
 
 
 @dataclass(frozen=True)
@@ -74,17 +67,12 @@ def render(rows: Sequence[Row], console: Console) -> None:
         rows: The first is what the others are compared with.
         console: Where to print; bold is left out where it is no terminal.
     """
-    table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, collapse_padding=True)
-    table.add_column("", overflow="fold")
-    for head in _HEADS:
-        table.add_column(head, justify="right", no_wrap=True)
-    columns = [_cells([row.metrics for row in rows], measure) for measure in _MEASURES]
+    table = columns(*_HEADS)
+    measured = [_cells([row.metrics for row in rows], measure) for measure in _MEASURES]
     for i, row in enumerate(rows):
-        *metrics, right, wrong = (column[i] for column in columns)
+        *metrics, right, wrong = (column[i] for column in measured)
         table.add_row(Text(row.name), *metrics, Text.assemble(right, "/", wrong), *_costs(row, rows[0].cost))
-    natural = Measurement.get(console, console.options.update(width=10**4), table).maximum
-    table.width = min(natural, max(console.width, WIDTH))
-    console.print(table, crop=False)
+    show(table, console)
 
 
 def _cells(metrics: Sequence[Metrics | None], measure: _Measure) -> list[Text]:
@@ -102,23 +90,3 @@ def _costs(row: Row, first: Cost) -> tuple[str, ...]:
     ratio = f" {cost.bytes / first.bytes:.2f}x" if first.bytes else ""
     seconds = NONE if row.seconds is None else duration(row.seconds)
     return "".join(scaled(cost.parameters)), f"{digits} {prefix}B{ratio}", "".join(scaled(cost.flops)), seconds
-
-
-def scaled(number: float) -> tuple[str, str]:
-    """Three digits and a decimal prefix: 1234567 is '1.23' and 'M', 512 is '512' and ''."""
-    *prefixes, last = ("", "k", "M", "G", "T", "P")
-    for prefix in prefixes:
-        digits = f"{number:.3g}"
-        if float(digits) < 1000:
-            return digits, prefix
-        number /= 1000
-    return f"{number:.0f}", last
-
-
-def duration(seconds: float) -> str:
-    """Seconds as people say them: 99.9s, 2m 05s, 3h 07m."""
-    if seconds < 99.95:
-        return f"{seconds:.1f}s"
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}h {minutes:02}m" if hours else f"{minutes}m {rest:02}s"

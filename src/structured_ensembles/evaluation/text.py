@@ -13,7 +13,10 @@ from rich.table import Table
 from rich.text import Text
 
 from structured_ensembles.evaluation.statistics import Summary, grouped
-from structured_ensembles.evaluation.table import NONE, WIDTH, duration, scaled
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -106,3 +109,30 @@ def show(table: Table, console: Console, below: Iterable[str] = ()) -> None:
     console.print(table, crop=False)
     for line in below:
         console.print(Text(line))
+
+
+def scaled(number: float) -> tuple[str, str]:
+    """Three digits and a decimal prefix: 1234567 is '1.23' and 'M', 512 is '512' and ''."""
+    *prefixes, last = ("", "k", "M", "G", "T", "P")
+    for prefix in prefixes:
+        digits = f"{number:.3g}"
+        if float(digits) < 1000:
+            return digits, prefix
+        number /= 1000
+    return f"{number:.0f}", last
+
+
+def duration(seconds: float) -> str:
+    """Seconds as people say them: 99.9s, 2m 05s, 3h 07m."""
+    if seconds < 99.95:
+        return f"{seconds:.1f}s"
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}h {minutes:02}m" if hours else f"{minutes}m {rest:02}s"
+
+
+NONE = "-"
+
+
+WIDTH = 100
+"""Columns the table may use even where the console says it has fewer, as a file or a pipe does: no number is cut."""

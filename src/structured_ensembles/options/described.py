@@ -12,6 +12,7 @@ import types
 import typing
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields
+from functools import cache
 from numbers import Real
 from typing import TYPE_CHECKING, Any
 
@@ -120,9 +121,15 @@ class Setting:
         return value
 
 
+@cache
+def _annotated(kind: type) -> Mapping[str, Any]:
+    """By field, its type."""
+    return typing.get_type_hints(kind)
+
+
 def chosen_in(kind: type[DataclassInstance], section: str = "", path: tuple[str, ...] = ()) -> Iterator[Setting]:
     """Everything that can be chosen in settings of a kind, parts of them included, in the order of the fields."""
-    annotated = typing.get_type_hints(kind)
+    annotated = _annotated(kind)
     for one in fields(kind):
         about, here = one.metadata.get(_KEY), (*path, one.name)
         if isinstance(about, Part):
@@ -153,7 +160,7 @@ def check(settings: DataclassInstance, rules: Sequence[tuple[bool, str]] = ()) -
     Raises:
         SettingsError: Naming everything that is wrong.
     """
-    annotated = typing.get_type_hints(type(settings))
+    annotated = _annotated(type(settings))
     _refuse(_typed(settings, one.name, annotated[one.name]) for one in fields(settings))
     found = (_within(settings, one.name, one.metadata.get(_KEY), annotated[one.name]) for one in fields(settings))
     _refuse([*found, *(message for broken, message in rules if broken)])

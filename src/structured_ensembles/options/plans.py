@@ -167,7 +167,7 @@ class StreamPlan(Planned):
     sources: tuple[str, ...] = option(
         (), "Instead of --data: two or more sources, which are a task each.", section="Stream"
     )
-    settings: ContinualSettings = part(streams.settings, "")
+    settings: ContinualSettings = part(streams.settings, streams.STRUCTURED)
     preset: Preset = _preset(streams.STRUCTURED)
 
     def __post_init__(self) -> None:

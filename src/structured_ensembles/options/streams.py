@@ -54,21 +54,16 @@ class ContinualSettings:
     reduce: Reduce = option(Reduce.MEAN, "How the gradients of many batches become one importance.", section=FOUND)
     rank_batches: int | None = option(None, "Look at so many batches for it, at most.", limit="[1, inf)", section=FOUND)
     rule: Rule = option(
-        Rule.LOCAL,
-        "Whether the share is of each layer (local) or of all together (global).",
-        among=("local", "global"),
-        section=STRUCTURED,
+        Rule.LOCAL, "Whether the share is of each layer (local) or of all together (global).", among=("local", "global")
     )
     threshold_over: ThresholdOver = option(
         ThresholdOver.FREE,
         "Which channels the share is of: the free ones, or all, of which only free ones can be taken.",
-        section=STRUCTURED,
     )
     capacity: Capacity = option(
         Capacity.GEOMETRIC,
         "How many free channels: a share (geometric), as many for each task (equal), a number (fixed), or as few as "
         "cost little accuracy (auto). --keep, --channels and --delta, each for itself, mean theirs.",
-        section=STRUCTURED,
     )
     # What was published as pruning p is keep 1 - p.
     keep: float = option(
@@ -76,30 +71,25 @@ class ContinualSettings:
         "Of geometric: the share of the free channels, in (0, 1].",
         limit="(0, 1]",
         rule="is outside (0, 1]: 0.5 gives a task half of the free channels",
-        section=STRUCTURED,
     )
     tasks: int = 5
     """Of EQUAL, how many tasks there will be; the command takes it from the stream."""
-    channels: int = option(8, "Of fixed: how many channels of each layer.", limit="[1, inf)", section=STRUCTURED)
+    channels: int = option(8, "Of fixed: how many channels of each layer.", limit="[1, inf)")
     delta: float = option(
         0.01,
         "Of auto: the held-out accuracy that may be lost.",
         limit="[0, 1)",
         rule="is outside [0, 1): 0.01 allows one point of held-out accuracy",
-        section=STRUCTURED,
     )
     cross_block: CrossBlock = option(
-        CrossBlock.ZERO, "The weights by which an older task's channels read a newer task's.", section=STRUCTURED
+        CrossBlock.ZERO, "The weights by which an older task's channels read a newer task's."
     )
     norms: Norms = option(
-        Norms.OWNER,
-        "Whose normalisation layers are: of the task that owns the channel, or of every task.",
-        section=STRUCTURED,
+        Norms.OWNER, "Whose normalisation layers are: of the task that owns the channel, or of every task."
     )
     exhausted: Exhausted = option(
         Exhausted.REUSE,
         "When no channel is free: learn a head on the older tasks' channels, fail, or widen the network.",
-        section=STRUCTURED,
     )
     head: HeadKind = option(
         HeadKind.LINEAR,

@@ -6,6 +6,7 @@ from typing import Any
 
 from structured_ensembles.cli.grids import asked, at_once, gridded, opened, plan_of, show, tell_failure
 from structured_ensembles.cli.options import COMPARED
+from structured_ensembles.cli.printing import note, say
 from structured_ensembles.cli.verb import folder_for
 
 _EXAMPLES = """
@@ -41,7 +42,6 @@ def compare(**parameters: Any) -> None:  # noqa: ANN401 (click's)
     """
     from structured_ensembles.cli import configuration
     from structured_ensembles.cli.folder import check_new
-    from structured_ensembles.cli.printing import note, say
     from structured_ensembles.cli.session import describe
     from structured_ensembles.experiments import run
     from structured_ensembles.experiments.comparison.grid import work

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from structured_ensembles.cli.grids import asked, at_once, gridded, opened, plan_of, show, tell_failure
 from structured_ensembles.cli.options import STREAMED
+from structured_ensembles.cli.printing import head, line, note, quoted, say
 from structured_ensembles.cli.verb import folder_for
 
 if TYPE_CHECKING:
@@ -49,7 +50,6 @@ def continual(**parameters: Any) -> None:  # noqa: ANN401 (click's)
     """
     from structured_ensembles.cli import configuration
     from structured_ensembles.cli.folder import check_new
-    from structured_ensembles.cli.printing import head, line, note, quoted, say
     from structured_ensembles.continual.results.tables import console, notices
     from structured_ensembles.experiments import streams
 
@@ -83,8 +83,6 @@ def continual(**parameters: Any) -> None:  # noqa: ANN401 (click's)
 
 def _introduce(tasks: Sequence[Task]) -> None:
     """The stream in a few sentences."""
-    from structured_ensembles.cli.printing import say
-
     shown = [task.name for task in tasks[:3]] + ["..."] * (len(tasks) > 4) + [task.name for task in tasks[3:][-1:]]
     images = {len(task.train) for task in tasks}
     count = f"{min(images):,}" if len(images) == 1 else f"{min(images):,} to {max(images):,}"

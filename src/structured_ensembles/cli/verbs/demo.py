@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from structured_ensembles.cli.options import FITTED, declared
+from structured_ensembles.cli.printing import head, say
 from structured_ensembles.cli.verb import Verb
 
 if TYPE_CHECKING:
@@ -49,7 +50,6 @@ def demo(out: Path | None, seed: int | None) -> None:
 
 
 def _introduce(session: Session, folder: Path) -> None:
-    from structured_ensembles.cli.printing import head, say
     from structured_ensembles.cli.session import describe
 
     head("1. The images")
@@ -84,15 +84,12 @@ _BEFORE = {
 
 
 def _before(contestant: Fittable) -> None:
-    from structured_ensembles.cli.printing import head, say
-
     title, text = _BEFORE[contestant.method]
     head(title)
     say(text)
 
 
 def _after(contestant: Fittable) -> None:
-    from structured_ensembles.cli.printing import say
     from structured_ensembles.cli.verbs.inspect import mean_overlap, widths
 
     if contestant.method != "structured":
@@ -107,8 +104,6 @@ def _after(contestant: Fittable) -> None:
 
 
 def _explain_table() -> None:
-    from structured_ensembles.cli.printing import head, say
-
     head("6. The result, on the test images")
     say(
         "NLL, Brier and ECE say how good the probabilities are: lower is better. Entropy is doubt: low is good for "

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from structured_ensembles.cli.options import FITTED, declared
+from structured_ensembles.cli.printing import data_json, line, note, rejection, results, say
 from structured_ensembles.cli.verb import Verb, plugin_option
 from structured_ensembles.options.catalogue import BLOCKS
 
@@ -89,7 +90,6 @@ def evaluate(
     metrics.json, and in report.html for people.
     """
     from structured_ensembles.cli import thoroughly
-    from structured_ensembles.cli.printing import note
     from structured_ensembles.data import sources as datasets
     from structured_ensembles.errors import SettingsError
     from structured_ensembles.prediction.ensemble import Ensemble
@@ -112,7 +112,6 @@ def evaluate(
 
 
 def _briefly(artefact: Path, ensemble: Ensemble, images: ImageData, bins: int, *, as_json: bool) -> None:
-    from structured_ensembles.cli.printing import data_json, line, rejection, results, say
     from structured_ensembles.evaluation.answers import answer
     from structured_ensembles.evaluation.cost import untrained
     from structured_ensembles.evaluation.entry import evaluated, row, unfitted

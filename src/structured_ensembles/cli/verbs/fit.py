@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from structured_ensembles.cli.options import FITTED, Sectioned, declared
+from structured_ensembles.cli.printing import say
 from structured_ensembles.cli.verb import folder_for, plugin_option
 
 if TYPE_CHECKING:
@@ -89,7 +90,6 @@ def _resume(folder: Path, values: Mapping[str, Any]) -> None:
 
 
 def _prepared(plan: Plan, folder: Path) -> Session:
-    from structured_ensembles.cli.printing import say
     from structured_ensembles.cli.session import Session, describe
 
     prepared = Session(plan)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from structured_ensembles.cli.printing import data_json, head, say, table
 from structured_ensembles.cli.verb import Verb, plugin_option
 
 if TYPE_CHECKING:
@@ -35,8 +36,6 @@ def inspect(artefact: Path, *, as_json: bool) -> None:
     channels that both keep among those that either keeps, averaged over the layers: 1 if they are cut alike, 0 if they
     have nothing in common.
     """
-    from structured_ensembles.cli.printing import data_json
-
     found = described(artefact)
     if as_json:
         data_json(found)
@@ -118,7 +117,6 @@ def _mean(values: Sequence[float]) -> float:
 
 
 def _print(found: Mapping[str, Any]) -> None:
-    from structured_ensembles.cli.printing import head, say, table
     from structured_ensembles.evaluation.entry import title
 
     arguments = ", ".join(f"{name}={value}" for name, value in found["arguments"].items())
@@ -172,8 +170,6 @@ def _summary(values: Sequence[int]) -> list[str]:
 
 
 def _print_overlaps(found: Mapping[str, Any]) -> None:
-    from structured_ensembles.cli.printing import say, table
-
     members, pairs = found["members"], found["overlap"]
     if members <= _COLUMNS:
         heads = ["", *(f"member {a}" for a in range(1, members))]
@@ -196,8 +192,6 @@ def _training(summary: Mapping[str, Any]) -> list[list[str]]:
 
 
 def _print_summary(summary: Mapping[str, Any]) -> None:
-    from structured_ensembles.cli.printing import say
-
     threshold, test = summary.get("rejection_threshold"), summary.get("test")
     say()
     say(f"Seed {summary.get('seed')}.")

@@ -8,6 +8,7 @@ from typing import Any
 
 import click
 
+from structured_ensembles.cli.printing import data_json, note, table
 from structured_ensembles.cli.verb import Verb, plugin_option
 
 _EXAMPLES = """
@@ -30,8 +31,6 @@ def predict(artefact: Path, images: tuple[str, ...], *, calibrated: bool, as_jso
     sure of one class, more where it wavers, in nats) and how the members VOTED. Above the entropy that the artefact was
     given for it, the ensemble abstains: a person should look.
     """
-    from structured_ensembles.cli.printing import data_json, note, table
-
     notices, answers = answered(artefact, images, calibrated=calibrated)
     note(notices)
     if as_json:

@@ -12,7 +12,7 @@ from structured_ensembles.continual.results.records import PARTS, StreamRun, sum
 from structured_ensembles.continual.streams.untold import BATCH
 from structured_ensembles.evaluation import text
 from structured_ensembles.evaluation.statistics import Summary
-from structured_ensembles.evaluation.table import NONE
+from structured_ensembles.evaluation.text import NONE
 
 if TYPE_CHECKING:
     from rich.console import Console

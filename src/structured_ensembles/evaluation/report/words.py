@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, TypeAlias
 
 from structured_ensembles.evaluation.report.gallery import Gallery
-from structured_ensembles.evaluation.table import scaled
+from structured_ensembles.evaluation.text import scaled
 from structured_ensembles.options.catalogue import BLOCKS
 
 Json: TypeAlias = Mapping[str, Any]

@@ -20,8 +20,7 @@ from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 from structured_ensembles.errors import DataError
 from structured_ensembles.evaluation.pictures.drawing import COLOURS, finish, in_percent, label_axes
 from structured_ensembles.evaluation.statistics import Summary, grouped
-from structured_ensembles.evaluation.table import scaled
-from structured_ensembles.evaluation.text import counted
+from structured_ensembles.evaluation.text import counted, scaled
 from structured_ensembles.experiments.comparison.records import Arm, Result, sections, summarise
 
 if TYPE_CHECKING:

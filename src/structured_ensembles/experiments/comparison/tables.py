@@ -11,7 +11,7 @@ from rich.text import Text
 
 from structured_ensembles.evaluation import text
 from structured_ensembles.evaluation.statistics import CONFIDENCE, Summary, grouped
-from structured_ensembles.evaluation.table import NONE, scaled
+from structured_ensembles.evaluation.text import NONE, scaled
 from structured_ensembles.experiments.comparison.records import (
     UNIT,
     Arm,

@@ -13,7 +13,7 @@ from structured_ensembles.continual.streams.protocol import StreamResult
 from structured_ensembles.evaluation.report.side_by_side import Line, marked
 from structured_ensembles.evaluation.report.words import MISSING, mean, percent, size, times
 from structured_ensembles.evaluation.statistics import Spread
-from structured_ensembles.evaluation.table import duration
+from structured_ensembles.evaluation.text import duration
 
 MEANINGS: Mapping[str, str] = {
     "structured": "each task takes some of the free channels, and reads those of the tasks before",
