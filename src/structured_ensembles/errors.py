@@ -42,8 +42,9 @@ def unknown(kind: str, name: str, known: Iterable[str]) -> SettingsError:
         known: The names that exist.
     """
     names = sorted(known)
-    near = difflib.get_close_matches(name.lower(), names, n=1, cutoff=0.5)
-    hint = f"did you mean {near[0]!r}? " if near else ""
+    spelled = {one.lower(): one for one in names}
+    near = difflib.get_close_matches(name.lower(), spelled, n=1, cutoff=0.5)
+    hint = f"did you mean {spelled[near[0]]!r}? " if near else ""
     return SettingsError(f"unknown {kind} {name!r}: {hint}Known: {', '.join(names)}.")
 
 

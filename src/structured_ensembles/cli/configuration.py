@@ -206,7 +206,8 @@ def resolved(plan: Plan | Grid | StreamGrid) -> dict[str, Any]:
     """Every option's value, as a configuration file holds it, which makes an equal plan of it."""
     options = {Plan: FITTED, Grid: COMPARED, StreamGrid: STREAMED}[type(plan)]
     found = {name: _plain(option.setting.of(plan)) for name, option in options.items()}
-    return {name: value for name, value in found.items() if name not in _unused(plan)}
+    asked = {name: value for name, value in found.items() if (name, value) != ("image_size", None)}
+    return {name: value for name, value in asked.items() if name not in _unused(plan)}
 
 
 def _unused(plan: Plan | Grid | StreamGrid) -> Sequence[str]:

@@ -11,7 +11,7 @@ from structured_ensembles.data.sources import load_unlabelled
 from structured_ensembles.errors import StructensError
 from structured_ensembles.evaluation import report
 from structured_ensembles.evaluation.assessment import assess, evaluation
-from structured_ensembles.evaluation.blocks.attacks import EPSILONS
+from structured_ensembles.evaluation.attacks import EPSILONS
 from structured_ensembles.evaluation.corruptions.files import read_labels
 from structured_ensembles.evaluation.pictures.structure import widths_picture
 from structured_ensembles.evaluation.subject import Extent

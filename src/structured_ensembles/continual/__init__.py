@@ -5,29 +5,6 @@ from __future__ import annotations
 from structured_ensembles.continual.learner.inference import Inferred
 from structured_ensembles.continual.learner.learner import ContinualLearner
 from structured_ensembles.continual.learner.memory import Memory
-from structured_ensembles.options.choices import (
-    Capacity,
-    CrossBlock,
-    Exhausted,
-    HeadKind,
-    Norms,
-    Per,
-    Score,
-    ThresholdOver,
-)
 from structured_ensembles.options.streams import ContinualSettings
 
-__all__ = [
-    "Capacity",
-    "ContinualLearner",
-    "ContinualSettings",
-    "CrossBlock",
-    "Exhausted",
-    "HeadKind",
-    "Inferred",
-    "Memory",
-    "Norms",
-    "Per",
-    "Score",
-    "ThresholdOver",
-]
+__all__ = ["ContinualLearner", "ContinualSettings", "Inferred", "Memory"]

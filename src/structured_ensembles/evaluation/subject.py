@@ -13,7 +13,7 @@ from torch import Tensor
 from structured_ensembles.data.sources import ImageData, Unlabelled
 from structured_ensembles.errors import SettingsError, StructensError
 from structured_ensembles.evaluation.answers import Answers, ask, evenly
-from structured_ensembles.evaluation.blocks.attacks import EPSILONS, check_epsilon
+from structured_ensembles.evaluation.attacks import EPSILONS, check_epsilon
 from structured_ensembles.evaluation.metrics import check_bins
 from structured_ensembles.options.catalogue import BLOCKS
 from structured_ensembles.prediction.ensemble import Ensemble

@@ -30,12 +30,10 @@ class Cell(Protocol):
     @property
     def kind(self) -> str:
         """What it has in common with cells that take as long."""
-        ...
 
     @property
     def name(self) -> str:
         """Of its file: no other cell of the grid has it."""
-        ...
 
 
 class Outcome(Protocol):
@@ -44,17 +42,14 @@ class Outcome(Protocol):
     @property
     def cell(self) -> Any:  # noqa: ANN401 (of the grid's own type)
         """Which one."""
-        ...
 
     @property
     def error(self) -> str | None:
         """Why it failed; None if it finished."""
-        ...
 
     @property
     def seconds(self) -> float | None:
         """How long it took, where that was measured."""
-        ...
 
 
 C = TypeVar("C", bound=Cell)

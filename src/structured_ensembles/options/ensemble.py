@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from structured_ensembles.options import common
 from structured_ensembles.options.budget import Budget
 from structured_ensembles.options.choices import Combine, Reduce, Scope
 from structured_ensembles.options.described import check, option, part
@@ -31,14 +32,10 @@ class Settings:
         "Which channels may be removed: those of single layers, or also those tied by additions.",
         section=SEARCH,
     )
-    graph_seconds: float = option(
-        60.0, "How long to look for the channels that can be removed.", limit="(0, inf]", section=SEARCH
-    )
+    graph_seconds: float = common.graph_seconds(SEARCH)
     search: SearchSettings = part(SearchSettings, SEARCH)
-    reduce: Reduce = option(Reduce.MEAN, "How the gradients of many batches become one importance.", section=SELECTION)
-    rank_batches: int | None = option(
-        None, "Look at so many batches for it, at most.", limit="[1, inf)", section=SELECTION
-    )
+    reduce: Reduce = common.reduce(SELECTION)
+    rank_batches: int | None = common.rank_batches(SELECTION)
     selection: SelectionSettings = part(SelectionSettings, SELECTION)
     budget: Budget | None = option(
         None,
@@ -53,12 +50,8 @@ class Settings:
     # Slices of a fresh base, and not fresh narrow networks: their weights have the scale of a wide network's.
     re_init: bool = option(False, "Draw the weights of structured and shuffled afresh.", section=SELECTION)
     training: TrainingSettings = part(TrainingSettings, TRAINING)
-    held_out: float = option(
-        0.1,
-        "The share of the training images that chooses the best epoch and the threshold for abstaining.",
-        limit="(0, 1)",
-        rule="is outside (0, 1): 0.1 holds out a tenth",
-        section=TRAINING,
+    held_out: float = common.held_out(
+        TRAINING, "The share of the training images that chooses the best epoch and the threshold for abstaining."
     )
     combine: Combine = option(
         Combine.PROBABILITIES, "What is averaged over the members to get one answer.", section="Ensemble"

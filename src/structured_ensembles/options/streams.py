@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, fields, is_dataclass
 from typing import Any
 
+from structured_ensembles.options import common
 from structured_ensembles.options.choices import (
     Capacity,
     CrossBlock,
@@ -51,8 +52,8 @@ class ContinualSettings:
     search: SearchSettings = part(
         SearchSettings, FOUND, without=("diversity",), words={"search_batch_size": "Images per step of the search."}
     )
-    reduce: Reduce = option(Reduce.MEAN, "How the gradients of many batches become one importance.", section=FOUND)
-    rank_batches: int | None = option(None, "Look at so many batches for it, at most.", limit="[1, inf)", section=FOUND)
+    reduce: Reduce = common.reduce(FOUND)
+    rank_batches: int | None = common.rank_batches(FOUND)
     rule: Rule = option(
         Rule.LOCAL, "Whether the share is of each layer (local) or of all together (global).", among=("local", "global")
     )
@@ -96,16 +97,10 @@ class ContinualSettings:
         "What each task has of its own: one linear layer, or three with dropout on all features.",
         section="Network",
     )
-    held_out: float = option(
-        0.1,
-        "The share of each class's training images that chooses the best epoch.",
-        limit="(0, 1)",
-        rule="is outside (0, 1): 0.1 holds out a tenth",
-        section=TRAINING,
+    held_out: float = common.held_out(
+        TRAINING, "The share of each class's training images that chooses the best epoch."
     )
-    graph_seconds: float = option(
-        60.0, "How long to look for the channels that can be removed.", limit="(0, inf)", section=FOUND
-    )
+    graph_seconds: float = common.graph_seconds(FOUND)
 
     def __post_init__(self) -> None:
         rule = f"rule {self.rule} is for ensembles: tasks take channels by rule local or global"

@@ -7,7 +7,8 @@ import torch
 
 from structured_ensembles import Ensemble
 from structured_ensembles.artefact.file import Record
-from structured_ensembles.cli.verbs.inspect import _expected, _width_table, by_chance, mean_overlap, overlaps, widths
+from structured_ensembles.cli.verbs.inspect import _width_table
+from structured_ensembles.evaluation.blocks.structure import _expected, by_chance, mean_overlap, overlaps, widths
 from structured_ensembles.options.choices import Combine
 from structured_ensembles.types import Group
 

@@ -14,6 +14,7 @@ from torch.utils.data import TensorDataset
 from structured_ensembles.continual.learner import inference
 from structured_ensembles.continual.learner.inference import Answer
 from structured_ensembles.continual.learner.learner import ContinualLearner
+from structured_ensembles.data.examples import Examples
 from structured_ensembles.errors import DataError, SettingsError
 from structured_ensembles.options.choices import CrossBlock, Norms, Optimiser, Per, Score
 from structured_ensembles.options.search import SearchSettings
@@ -268,7 +269,8 @@ def test_labels_in_a_rhythm_lose_no_class(monkeypatch):
     monkeypatch.setattr(inference, "MOST_EXAMPLES", 20)
     state, rhythm = looped().state, examples(2, 0, 60)  # every third example would be of one class
     labels = torch.arange(60) % 3 // 2
-    profile = inference.profiled(state, TensorDataset(rhythm.tensors[0], labels), rhythm).tasks[-1].profile
+    uneven = Examples.of(TensorDataset(rhythm.tensors[0], labels))
+    profile = inference.profiled(state, uneven, Examples.of(rhythm)).tasks[-1].profile
     assert len(profile.means) == 2
 
 
@@ -282,8 +284,9 @@ def test_of_one_held_out_example_there_is_no_spread_and_training_examples_tell_i
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 def test_examples_may_lie_on_a_gpu():
     state, there = looped().state, examples(2, 0)
-    here = inference.profiled(state, there, there).tasks[-1].profile
-    moved = TensorDataset(*(part.cuda() for part in there.tensors))
+    known = Examples.of(there)
+    here = inference.profiled(state, known, known).tasks[-1].profile
+    moved = Examples.of(TensorDataset(*(part.cuda() for part in there.tensors)))
     torch.testing.assert_close(inference.profiled(state, moved, moved).tasks[-1].profile.usual, here.usual)
 
 

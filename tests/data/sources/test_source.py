@@ -55,7 +55,7 @@ def test_image_size_must_be_positive(size):
 
 
 @pytest.mark.parametrize(
-    ("wrong", "near"), [("digit", "digits"), ("CIFAR-10", "cifar10"), ("fashon_mnist", "fashionmnist")]
+    ("wrong", "near"), [("digit", "digits"), ("CIFAR-10", "CIFAR10"), ("fashon_mnist", "FashionMNIST")]
 )
 def test_an_unknown_name_is_answered_with_the_nearest(wrong, near):
     with pytest.raises(SettingsError, match=f"unknown data source or path '{wrong}': did you mean '{near}'"):

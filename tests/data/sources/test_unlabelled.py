@@ -213,7 +213,7 @@ def test_channels_that_cannot_be_converted_are_refused(tmp_path, paint):
 @pytest.mark.parametrize(
     ("source", "message"),
     [
-        ("mnits", "unknown data source or path 'mnits': did you mean 'mnist'"),
+        ("mnits", "unknown data source or path 'mnits': did you mean 'MNIST'"),
         ("", "unknown data source or path"),
         ("nowhere/some.npz", "the data path nowhere/some.npz does not exist"),
         ("no\0thing.npz", "does not exist"),

@@ -12,8 +12,8 @@ from torch.nn import functional
 from structured_ensembles.artefact.file import Record
 from structured_ensembles.data.sources import as_float, load
 from structured_ensembles.errors import DataError, SettingsError
+from structured_ensembles.evaluation.attacks import fgsm, pgd
 from structured_ensembles.evaluation.blocks.adversarial import EPSILONS, adversarial
-from structured_ensembles.evaluation.blocks.attacks import fgsm, pgd
 from structured_ensembles.evaluation.metrics import accuracy, nll
 from structured_ensembles.implicit.mimo import mimo
 from structured_ensembles.networks import NetworkSpec

@@ -90,7 +90,7 @@ def _before(contestant: Fittable) -> None:
 
 
 def _after(contestant: Fittable) -> None:
-    from structured_ensembles.cli.verbs.inspect import mean_overlap, widths
+    from structured_ensembles.evaluation.blocks.structure import mean_overlap, widths
 
     if contestant.method != "structured":
         return

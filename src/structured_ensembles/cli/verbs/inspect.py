@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from itertools import combinations
 from pathlib import Path
+from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -14,8 +14,6 @@ from structured_ensembles.cli.verb import Verb, plugin_option
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from structured_ensembles.artefact.file import Record
-    from structured_ensembles.evaluation.blocks.structure import Layer
 
 _COLUMNS = 8
 _COSTS = {"parameters": "parameters", "bytes_on_disk": "bytes on disk", "flops": "FLOPs per image"}
@@ -49,6 +47,7 @@ def described(path: Path) -> dict[str, Any]:
     Raises:
         ArtefactError: The file is not an artefact, damaged, or of an architecture that is not known by name.
     """
+    from structured_ensembles.evaluation.blocks.structure import by_chance, overlaps, widths
     from structured_ensembles.evaluation.cost import as_json, untrained
     from structured_ensembles.prediction.ensemble import Ensemble
 
@@ -71,49 +70,6 @@ def described(path: Path) -> dict[str, Any]:
         "whole_network": as_json(untrained(network, record.classes).size()) if network else None,
         "summary": dict(record.summary),
     }
-
-
-def widths(record: Record) -> dict[str, dict[str, Any]]:
-    """By layer, the channels of the whole network and how many of them each member keeps."""
-    return {layer.layer: {"whole": layer.base, "members": list(layer.widths)} for layer in layers(record)}
-
-
-def overlaps(record: Record) -> dict[str, float]:
-    """By pair of members, counted from 1, the intersection over union of their channels, averaged over the layers."""
-    found = layers(record)
-    pairs = combinations(range(len(record.channels)), 2)
-    return {f"{a + 1},{b + 1}": _mean([layer.overlap[a][b] for layer in found]) for a, b in pairs if found}
-
-
-def mean_overlap(record: Record) -> float:
-    """The mean of `overlaps`."""
-    return _mean(list(overlaps(record).values()))
-
-
-def by_chance(record: Record) -> float | None:
-    """What `overlaps` would be on average if members of these widths kept channels drawn at random; None for one."""
-    expected = [
-        _expected(layer.widths[a], layer.widths[b], layer.base)
-        for a, b in combinations(range(len(record.channels)), 2)
-        for layer in layers(record)
-    ]
-    return _mean(expected) if expected else None
-
-
-def layers(record: Record) -> tuple[Layer, ...]:
-    """As `evaluation.structure.layers`, which is imported only when it is needed."""
-    from structured_ensembles.evaluation.blocks import structure
-
-    return structure.layers(record)
-
-
-def _expected(one: int, other: int, channels: int) -> float:
-    both = one * other / channels
-    return both / (one + other - both)
-
-
-def _mean(values: Sequence[float]) -> float:
-    return sum(values) / len(values)
 
 
 def _print(found: Mapping[str, Any]) -> None:
@@ -166,7 +122,7 @@ def _width_table(widths: Mapping[str, Any]) -> tuple[list[str], list[list[str]]]
 
 
 def _summary(values: Sequence[int]) -> list[str]:
-    return [str(min(values)), f"{_mean(values):.1f}", str(max(values))]
+    return [str(min(values)), f"{fmean(values):.1f}", str(max(values))]
 
 
 def _print_overlaps(found: Mapping[str, Any]) -> None:
@@ -180,7 +136,7 @@ def _print_overlaps(found: Mapping[str, Any]) -> None:
         table(heads, lines)
     values = list(pairs.values())
     say(
-        f"On average {_mean(values):.2f}, from {min(values):.2f} to {max(values):.2f}; "
+        f"On average {fmean(values):.2f}, from {min(values):.2f} to {max(values):.2f}; "
         f"members of these widths that were cut at random would share {found['overlap_by_chance']:.2f}."
     )
 

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from structured_ensembles.errors import SettingsError
 from structured_ensembles.evaluation.answers import ask
-from structured_ensembles.evaluation.blocks.attacks import EPSILONS, STEPS, check_epsilon, checked, fgsm, pgd
+from structured_ensembles.evaluation.attacks import EPSILONS, STEPS, check_epsilon, checked, fgsm, pgd
 from structured_ensembles.evaluation.metrics import accuracy, nll
 from structured_ensembles.evaluation.subject import Subject
 from structured_ensembles.prediction.ensemble import Ensemble

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import combinations
+from statistics import fmean
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -99,3 +102,35 @@ def _layer(group: Group, channels: tuple[Channels, ...]) -> Layer:
 
 def _row(values: Tensor) -> tuple[float, ...]:
     return tuple(float(value) for value in values)
+
+
+def widths(record: Record) -> dict[str, dict[str, Any]]:
+    """By layer, the channels of the whole network and how many of them each member keeps."""
+    return {layer.layer: {"whole": layer.base, "members": list(layer.widths)} for layer in layers(record)}
+
+
+def overlaps(record: Record) -> dict[str, float]:
+    """By pair of members, counted from 1, the intersection over union of their channels, averaged over the layers."""
+    found = layers(record)
+    pairs = combinations(range(len(record.channels)), 2)
+    return {f"{a + 1},{b + 1}": fmean([layer.overlap[a][b] for layer in found]) for a, b in pairs if found}
+
+
+def mean_overlap(record: Record) -> float:
+    """The mean of `overlaps`."""
+    return fmean(list(overlaps(record).values()))
+
+
+def by_chance(record: Record) -> float | None:
+    """What `overlaps` would be on average if members of these widths kept channels drawn at random; None for one."""
+    expected = [
+        _expected(layer.widths[a], layer.widths[b], layer.base)
+        for a, b in combinations(range(len(record.channels)), 2)
+        for layer in layers(record)
+    ]
+    return fmean(expected) if expected else None
+
+
+def _expected(one: int, other: int, channels: int) -> float:
+    both = one * other / channels
+    return both / (one + other - both)

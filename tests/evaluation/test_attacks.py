@@ -13,8 +13,8 @@ from torch import nn
 from structured_ensembles.artefact.file import Record
 from structured_ensembles.data.sources import as_float
 from structured_ensembles.errors import DataError, SettingsError
-from structured_ensembles.evaluation.blocks import attacks
-from structured_ensembles.evaluation.blocks.attacks import fgsm, gradient, losses, pgd
+from structured_ensembles.evaluation import attacks
+from structured_ensembles.evaluation.attacks import fgsm, gradient, losses, pgd
 from structured_ensembles.evaluation.metrics import nll
 from structured_ensembles.networks import Normalised
 from structured_ensembles.options.choices import Combine
