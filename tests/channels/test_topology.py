@@ -10,8 +10,7 @@ from torch import nn
 
 from structured_ensembles.channels import kinds, surgery, topology
 from structured_ensembles.networks.lenet import lenet5
-from structured_ensembles.networks.resnet import resnet20
-from structured_ensembles.options.catalogue import ARCHITECTURES
+from structured_ensembles.networks.resnet import resnet20, resnet32
 from structured_ensembles.options.choices import Placement, Scope
 from structured_ensembles.types import Cut, Side
 
@@ -151,10 +150,10 @@ def test_no_factor_is_applied_twice_on_one_path():
     assert found["6"].scaled[Placement.AFTER_NORM] == (Cut("6", Side.OUT),)
 
 
-@pytest.mark.parametrize(("name", "blocks"), [("resnet20", 9), ("resnet32", 15)])
+@pytest.mark.parametrize(("build", "blocks"), [(resnet20, 9), (resnet32, 15)], ids=["resnet20", "resnet32"])
 @pytest.mark.parametrize("shortcut", ["pad", "project"])
-def test_private_channels_of_a_residual_network_are_those_inside_its_blocks(name, blocks, shortcut):
-    network = ARCHITECTURES[name]((3, 8, 8), 10, shortcut=shortcut)
+def test_private_channels_of_a_residual_network_are_those_inside_its_blocks(build, blocks, shortcut):
+    network = build((3, 8, 8), 10, shortcut=shortcut)
     found = topology.find(network, torch.randn(2, 3, 8, 8), scope=Scope.PRIVATE)
     assert [group.name for group in found.groups] == [f"blocks.{index}.conv1" for index in range(blocks)]
     assert list(found.widths.values()) == [width for width in (16, 32, 64) for _ in range(blocks // 3)]

@@ -9,7 +9,8 @@ import pytest
 import yaml
 
 from structured_ensembles.continual.strategies.naive import Naive
-from structured_ensembles.experiments import grids, streams
+from structured_ensembles.experiments import streams
+from structured_ensembles.experiments.grids import Work
 from structured_ensembles.options.catalogue import STRATEGIES
 
 from ..conftest import contents, invoke
@@ -68,7 +69,7 @@ def test_the_structured_strategy_forgets_nothing(streamed):
 
 def test_its_name_tells_what_is_learned(here, monkeypatch):
     made = []
-    monkeypatch.setattr(grids.Work, "carry_out", lambda _work, _data, folder, _jobs: made.append(str(folder)) or [])
+    monkeypatch.setattr(Work, "carry_out", lambda _work, _sources, folder, _jobs: made.append(str(folder)) or [])
     np.savez("a.npz", **arrays(0))
     np.savez("b.npz", **arrays(1))
     for options in ([], ["--stream", "rotated"], ["--sources", "a.npz,b.npz"]):
