@@ -12,7 +12,7 @@ import resource
 import subprocess
 import sys
 
-from structured_ensembles.networks.perceptron import mlp
+from structured_ensembles.networks.architectures.perceptron import mlp
 
 BATCHES = (10, 100)
 REDUCES = ("mean", "max", "median")

@@ -12,9 +12,9 @@ from hypothesis import settings
 from torch import Tensor, nn
 
 from structured_ensembles.channels import topology
-from structured_ensembles.networks.lenet import lenet5
-from structured_ensembles.networks.perceptron import mlp
-from structured_ensembles.networks.resnet import resnet20, resnet32
+from structured_ensembles.networks.architectures.lenet import lenet5
+from structured_ensembles.networks.architectures.perceptron import mlp
+from structured_ensembles.networks.architectures.resnet import resnet20, resnet32
 
 if TYPE_CHECKING:
     from collections.abc import Callable

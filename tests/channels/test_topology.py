@@ -9,8 +9,8 @@ import torch
 from torch import nn
 
 from structured_ensembles.channels import kinds, surgery, topology
-from structured_ensembles.networks.lenet import lenet5
-from structured_ensembles.networks.resnet import resnet20, resnet32
+from structured_ensembles.networks.architectures.lenet import lenet5
+from structured_ensembles.networks.architectures.resnet import resnet20, resnet32
 from structured_ensembles.options.choices import Placement, Scope
 from structured_ensembles.types import Cut, Side
 

@@ -13,7 +13,7 @@ from torch.nn import functional
 
 from structured_ensembles.channels import topology
 from structured_ensembles.errors import NetworkError
-from structured_ensembles.networks.resnet import resnet20
+from structured_ensembles.networks.architectures.resnet import resnet20
 
 from .hand_made import FEATURES, IMAGES, Network, groups_of
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from structured_ensembles.networks.half_vgg import half_vgg11
+from structured_ensembles.networks.architectures.half_vgg import half_vgg11
 
 
 def published_half_vgg11(input_shape: tuple[int, int, int]) -> nn.Module:

@@ -11,9 +11,9 @@ from torch import Tensor, nn
 
 from structured_ensembles.errors import NetworkError, SettingsError
 from structured_ensembles.implicit.dropout import output_layer, with_dropout
-from structured_ensembles.networks.perceptron import mlp
-from structured_ensembles.networks.resnet import resnet20
-from structured_ensembles.networks.vgg import small_vgg
+from structured_ensembles.networks.architectures.perceptron import mlp
+from structured_ensembles.networks.architectures.resnet import resnet20
+from structured_ensembles.networks.architectures.vgg import small_vgg
 
 IMAGES = (3, 8, 8)
 BUILDERS = {"resnet20": resnet20, "small_vgg": small_vgg, "mlp": mlp}

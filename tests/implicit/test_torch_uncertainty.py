@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from structured_ensembles.errors import NetworkError, SettingsError
 from structured_ensembles.implicit.torch_uncertainty import check_independent, masksembles, packed
-from structured_ensembles.networks.resnet import resnet20
+from structured_ensembles.networks.architectures.resnet import resnet20
 
 from .small import ARCHITECTURES, images, network_of, parameters, shift_statistics
 

@@ -17,7 +17,7 @@ from structured_ensembles.methods.random_channels import RandomEnsemble
 from structured_ensembles.methods.shuffled import ShuffledEnsemble
 from structured_ensembles.methods.single import SingleNetwork
 from structured_ensembles.methods.structured import StructuredEnsemble
-from structured_ensembles.networks.resnet import ResNet, Shortcut
+from structured_ensembles.networks.architectures.resnet import ResNet, Shortcut
 from structured_ensembles.options.budget import Budget
 from structured_ensembles.options.catalogue import ARCHITECTURES, METHODS
 from structured_ensembles.types import Side

@@ -12,12 +12,12 @@ from torch import nn
 from structured_ensembles import networks
 from structured_ensembles.errors import NetworkError, SettingsError
 from structured_ensembles.networks import NetworkSpec
-from structured_ensembles.networks.convolutional import small_cnn
-from structured_ensembles.networks.half_vgg import half_vgg11
-from structured_ensembles.networks.lenet import lenet5
-from structured_ensembles.networks.perceptron import mlp
-from structured_ensembles.networks.resnet import Shortcut, resnet20, resnet32
-from structured_ensembles.networks.vgg import small_vgg, vgg11
+from structured_ensembles.networks.architectures.convolutional import small_cnn
+from structured_ensembles.networks.architectures.half_vgg import half_vgg11
+from structured_ensembles.networks.architectures.lenet import lenet5
+from structured_ensembles.networks.architectures.perceptron import mlp
+from structured_ensembles.networks.architectures.resnet import Shortcut, resnet20, resnet32
+from structured_ensembles.networks.architectures.vgg import small_vgg, vgg11
 from structured_ensembles.options.catalogue import ARCHITECTURES
 
 OURS = [

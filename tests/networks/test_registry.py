@@ -54,7 +54,7 @@ def test_a_factory_that_returns_no_network_is_refused():
     [
         ("resnt20", "did you mean 'resnet20'"),
         ("os:system", "unknown architecture 'os:system'.*timm:NAME, torchvision:NAME"),
-        ("structured_ensembles.networks.perceptron.mlp", "unknown architecture"),
+        ("structured_ensembles.networks.architectures.perceptron.mlp", "unknown architecture"),
     ],
 )
 def test_unknown_names_are_refused(name, message):

@@ -9,18 +9,21 @@ from structured_ensembles.registry import Registry
 ARCHITECTURES: Registry[Any] = Registry(
     "architecture",
     {
-        "half_vgg11": ("networks.half_vgg:half_vgg11", "the half-width VGG-11 of the published streams of tasks"),
-        "lenet5": ("networks.lenet:lenet5", "LeNet-5"),
-        "mlp": ("networks.perceptron:mlp", "the multilayer perceptron"),
-        "resnet20": ("networks.resnet:resnet20", "a residual network for small images"),
-        "resnet32": ("networks.resnet:resnet32", "a residual network for small images"),
-        "resnet44": ("networks.resnet:resnet44", "a residual network for small images"),
-        "resnet56": ("networks.resnet:resnet56", "a residual network for small images"),
-        "small_cnn": ("networks.convolutional:small_cnn", "three convolutions for small images"),
-        "small_vgg": ("networks.vgg:small_vgg", "five convolutions for small images"),
-        "vgg11": ("networks.vgg:vgg11", "a VGG made for 32x32 images"),
-        "vgg13": ("networks.vgg:vgg13", "a VGG made for 32x32 images"),
-        "vgg16": ("networks.vgg:vgg16", "a VGG made for 32x32 images"),
+        "half_vgg11": (
+            "networks.architectures.half_vgg:half_vgg11",
+            "half a VGG-11, of the published streams of tasks",
+        ),
+        "lenet5": ("networks.architectures.lenet:lenet5", "LeNet-5"),
+        "mlp": ("networks.architectures.perceptron:mlp", "the multilayer perceptron"),
+        "resnet20": ("networks.architectures.resnet:resnet20", "a residual network for small images"),
+        "resnet32": ("networks.architectures.resnet:resnet32", "a residual network for small images"),
+        "resnet44": ("networks.architectures.resnet:resnet44", "a residual network for small images"),
+        "resnet56": ("networks.architectures.resnet:resnet56", "a residual network for small images"),
+        "small_cnn": ("networks.architectures.convolutional:small_cnn", "three convolutions for small images"),
+        "small_vgg": ("networks.architectures.vgg:small_vgg", "five convolutions for small images"),
+        "vgg11": ("networks.architectures.vgg:vgg11", "a VGG made for 32x32 images"),
+        "vgg13": ("networks.architectures.vgg:vgg13", "a VGG made for 32x32 images"),
+        "vgg16": ("networks.architectures.vgg:vgg16", "a VGG made for 32x32 images"),
     },
 )
 """Factories of networks, called with the shape of the inputs and the number of classes."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import nn
 
 from structured_ensembles.networks._arguments import number
-from structured_ensembles.networks._layers import he_initialise
+from structured_ensembles.networks.architectures._layers import he_initialise
 
 WIDTHS = (6, 16, 120, 84)
 """The channels of its hidden layers."""

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from structured_ensembles.networks._arguments import choice, smallest_image
-from structured_ensembles.networks._layers import he_initialise
+from structured_ensembles.networks.architectures._layers import he_initialise
 from structured_ensembles.options.choices import Choice
 
 WIDTHS = (16, 32, 64)

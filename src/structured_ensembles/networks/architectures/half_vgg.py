@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import nn
 
-from structured_ensembles.networks._layers import halve, he_initialise, head
+from structured_ensembles.networks.architectures._layers import halve, he_initialise, head
 
 WIDTHS = ((32,), (64,), (128, 128), (256, 256), (256, 256))
 """Output channels of the convolutions, by stage; each stage ends in pooling."""

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from torch import nn
 
 from structured_ensembles.networks._arguments import smallest_image
-from structured_ensembles.networks._layers import conv_norm_relu, halve, he_initialise, head
+from structured_ensembles.networks.architectures._layers import conv_norm_relu, halve, he_initialise, head
 
 Stages = Sequence[Sequence[int]]
 """Output channels of the convolutions, by stage; stages are parted by pooling."""

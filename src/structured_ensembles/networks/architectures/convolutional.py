@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import nn
 
 from structured_ensembles.networks._arguments import smallest_image
-from structured_ensembles.networks._layers import conv_norm_relu, halve, he_initialise, head
+from structured_ensembles.networks.architectures._layers import conv_norm_relu, halve, he_initialise, head
 
 WIDTHS = (32, 64, 96)
 

@@ -8,7 +8,7 @@ from torch import nn
 
 from structured_ensembles.errors import NetworkError
 from structured_ensembles.networks._arguments import integer
-from structured_ensembles.networks._layers import he_initialise
+from structured_ensembles.networks.architectures._layers import he_initialise
 
 MOST_WEIGHTS = 2**28
 """The largest first layer, 1 GB: a saved file could ask for any."""
