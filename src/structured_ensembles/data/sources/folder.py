@@ -9,13 +9,12 @@ from pathlib import Path
 from typing import TypeAlias
 
 import torch
-from rich.console import Console
-from rich.progress import track
 
 from structured_ensembles.data.sources.checks import check_memory
 from structured_ensembles.data.sources.files import SUFFIXES, Look, decode, look
 from structured_ensembles.data.sources.records import ImageData, Split
 from structured_ensembles.errors import DataError
+from structured_ensembles.progress import track
 
 Classes: TypeAlias = Mapping[str, Sequence[Path]]
 """By class name, its image files."""
@@ -199,8 +198,5 @@ def _read(part: Classes, classes: Sequence[str], shape: tuple[int, int, int]) ->
 
 
 def _watched(paths: Sequence[Path], doing: str) -> Iterable[Path]:
-    """The paths, with a progress bar on a terminal when there are many."""
-    console = Console(stderr=True)
-    if len(paths) < _MANY_FILES or not console.is_terminal:
-        return paths
-    return track(paths, doing, console=console, transient=True)
+    """The paths, with a progress bar when there are many."""
+    return track(paths, doing) if len(paths) >= _MANY_FILES else paths
