@@ -9,7 +9,16 @@ import pytest
 from structured_ensembles.continual.strategies.base import Strategy
 from structured_ensembles.errors import SettingsError
 from structured_ensembles.methods.fitting import Fittable
-from structured_ensembles.options.catalogue import ARCHITECTURES, BLOCKS, FORMATS, METHODS, SOURCES, STRATEGIES, TERMS
+from structured_ensembles.options.catalogue import (
+    ARCHITECTURES,
+    BLOCKS,
+    FORMATS,
+    FORMS,
+    METHODS,
+    SOURCES,
+    STRATEGIES,
+    TERMS,
+)
 from structured_ensembles.registry import Registry
 from structured_ensembles.scores.diversity import Term
 
@@ -50,6 +59,7 @@ def test_an_unknown_name_proposes_the_nearest(numbers):
         (TERMS, lambda name, term: isinstance(term, Term) and term.name == name),
         (BLOCKS, lambda _, measured: measured.__name__ == "measured"),
         (SOURCES, lambda _, load: callable(load)),
+        (FORMS, lambda _, make: callable(make)),
         (FORMATS, lambda _, load: callable(load)),
         (ARCHITECTURES, lambda name, factory: callable(factory) and factory.__name__ == name),
     ],

@@ -9,8 +9,9 @@ import torch
 from torch import nn
 
 from structured_ensembles.errors import NetworkError, SettingsError
-from structured_ensembles.implicit import FORMS, Form, make
+from structured_ensembles.implicit import Form, make
 from structured_ensembles.networks import NetworkSpec
+from structured_ensembles.options.catalogue import FORMS
 from structured_ensembles.seeding import seeded
 
 SPEC = NetworkSpec("small_cnn", (1, 8, 8), 3)

@@ -21,7 +21,7 @@ from structured_ensembles import Ensemble, NetworkSpec, implicit, settings
 from structured_ensembles.artefact import file as artefact
 from structured_ensembles.data.examples import Examples
 from structured_ensembles.errors import ArtefactError, BudgetError, NetworkError, SettingsError
-from structured_ensembles.implicit import FORMS, Form
+from structured_ensembles.implicit import Form
 from structured_ensembles.methods.batch_ensemble import BatchEnsemble
 from structured_ensembles.methods.fitting import Fittable
 from structured_ensembles.methods.masksembles import Masksembles
@@ -29,7 +29,7 @@ from structured_ensembles.methods.mc_dropout import MCDropout
 from structured_ensembles.methods.packed import PackedEnsemble
 from structured_ensembles.methods.single import SingleNetwork
 from structured_ensembles.options.budget import Budget
-from structured_ensembles.options.catalogue import METHODS
+from structured_ensembles.options.catalogue import FORMS, METHODS
 from structured_ensembles.options.training import TrainingSettings
 from structured_ensembles.training import _lightning
 from structured_ensembles.training.loop import train

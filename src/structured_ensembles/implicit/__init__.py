@@ -7,6 +7,6 @@ averaged, or added where the network's attribute ``summed_loss`` is true: where 
 
 from __future__ import annotations
 
-from structured_ensembles.implicit.form import FORMS, Form, make
+from structured_ensembles.implicit.form import Form, make
 
-__all__ = ["FORMS", "Form", "make"]
+__all__ = ["Form", "make"]

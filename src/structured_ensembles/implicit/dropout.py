@@ -17,6 +17,7 @@ from structured_ensembles.channels import kinds
 from structured_ensembles.errors import NetworkError, SettingsError, first_line, unknown
 from structured_ensembles.implicit._layers import ran
 from structured_ensembles.networks._arguments import integer, number
+from structured_ensembles.networks.given import converted
 from structured_ensembles.seeding import derived_seed
 
 
@@ -165,3 +166,7 @@ def _hidden_layers(network: nn.Module, output: str) -> dict[str, nn.Module]:
     if not layers:
         raise NetworkError(f"the network has no layer but its output layer {output!r}: there is nothing to drop")
     return layers
+
+
+form = converted(with_dropout)
+"""Of whatever makes a network."""

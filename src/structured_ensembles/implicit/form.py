@@ -2,28 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
-from typing import Any, TypeAlias
 
 from torch import nn
 
-from structured_ensembles.errors import NetworkError, SettingsError, unknown
-from structured_ensembles.implicit.dropout import with_dropout
-from structured_ensembles.implicit.mimo import mimo
-from structured_ensembles.implicit.rank_one import with_rank_one_factors
-from structured_ensembles.implicit.torch_uncertainty import masksembles, packed
-from structured_ensembles.networks import Given, NetworkSpec
-from structured_ensembles.networks.given import architecture
+from structured_ensembles.errors import SettingsError
+from structured_ensembles.networks import Given
 from structured_ensembles.networks.spec import checked_arguments
+from structured_ensembles.options.catalogue import FORMS
 from structured_ensembles.options.plans import Scalar
 
 MOST_ANSWERS = 1024
 """M, at most: a small file must not ask for a huge network."""
-
-
-Maker: TypeAlias = "Callable[[Given, int, Mapping[str, Any]], nn.Module]"
-"""Makes a network that answers M times from what makes a plain one, M, and the arguments of a form."""
 
 
 @dataclass(frozen=True)
@@ -31,7 +22,7 @@ class Form:
     """How one network is made to answer M times.
 
     Attributes:
-        name: One of `FORMS`.
+        name: Of the catalogue's forms.
         arguments: Of that form.
 
     Raises:
@@ -42,8 +33,7 @@ class Form:
     arguments: Mapping[str, Scalar] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        if self.name not in FORMS:
-            raise unknown("form of a shared network", str(self.name), FORMS)
+        FORMS.check(self.name)
         object.__setattr__(self, "arguments", checked_arguments(self.arguments))
 
     def to_json(self) -> dict[str, object]:
@@ -71,28 +61,5 @@ def make(given: Given, form: Form, members: int) -> nn.Module:
     """
     if not 1 <= members <= MOST_ANSWERS:
         raise SettingsError(f"members {members} must be from 1 to {MOST_ANSWERS} where weights are shared")
-    return FORMS[form.name](given, members, form.arguments)
-
-
-def _converted(convert: Callable[..., nn.Module]) -> Maker:
-    """What brings any network into a form."""
-    return lambda given, members, arguments: convert(architecture(given)(), members, **arguments)
-
-
-def _mimo(given: Given, members: int, arguments: Mapping[str, Any]) -> nn.Module:
-    if not isinstance(given, NetworkSpec):
-        raise NetworkError(
-            "mimo rebuilds the network with M times the inputs and outputs, which takes an architecture by name: give "
-            "a NetworkSpec, such as NetworkSpec('resnet20', (3, 32, 32), 10)"
-        )
-    return mimo(given, members, **arguments)
-
-
-FORMS: Mapping[str, Maker] = {
-    "dropout": _converted(with_dropout),
-    "rank_one": _converted(with_rank_one_factors),
-    "packed": _converted(packed),
-    "masked": _converted(masksembles),
-    "mimo": _mimo,
-}
-"""What makes a network of each form."""
+    made: nn.Module = FORMS[form.name](given, members, **form.arguments)
+    return made

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from structured_ensembles.errors import NetworkError, SettingsError
-from structured_ensembles.networks import NetworkSpec, build
+from structured_ensembles.networks import Given, NetworkSpec, build
 from structured_ensembles.networks.spec import MOST_CHANNELS, MOST_CLASSES
 
 
@@ -82,3 +83,13 @@ class _Mimo(nn.Module):
         """(B, M * C, H, W) to (M, B, K), each member in the order of its own inputs."""
         logits: Tensor = self.network(mixed)
         return logits.reshape(len(mixed), self.members, logits.shape[1] // self.members).transpose(0, 1)
+
+
+def form(given: Given, members: int, **arguments: Any) -> nn.Module:  # noqa: ANN401 (of which there are none)
+    """Of an architecture by name."""
+    if not isinstance(given, NetworkSpec):
+        raise NetworkError(
+            "mimo rebuilds the network with M times the inputs and outputs, which takes an architecture by name: give "
+            "a NetworkSpec, such as NetworkSpec('resnet20', (3, 32, 32), 10)"
+        )
+    return mimo(given, members, **arguments)

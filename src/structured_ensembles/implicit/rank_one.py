@@ -16,6 +16,7 @@ from torch.nn.parameter import is_lazy
 from structured_ensembles.channels import kinds
 from structured_ensembles.errors import NetworkError, SettingsError
 from structured_ensembles.implicit._layers import called_layers
+from structured_ensembles.networks.given import converted
 from structured_ensembles.networks.modules import put
 from structured_ensembles.types import Side
 
@@ -156,3 +157,7 @@ def _built(layer: nn.Module, name: str) -> Layer:
 def _signs(members: int, channels: int) -> Tensor:
     """(M, C) of -1 and 1, each as likely."""
     return 2 * torch.randint(2, (members, channels)) - 1
+
+
+form = converted(with_rank_one_factors)
+"""Of whatever makes a network."""

@@ -23,6 +23,7 @@ from structured_ensembles.errors import NetworkError, SettingsError
 from structured_ensembles.implicit import _packing
 from structured_ensembles.implicit._layers import called_layers
 from structured_ensembles.networks._arguments import integer, number
+from structured_ensembles.networks.given import converted
 from structured_ensembles.networks.modules import put
 from structured_ensembles.types import Side
 
@@ -334,3 +335,7 @@ def _by_member(logits: object, members: int, examples: int) -> Tensor:
         got = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
         raise NetworkError(f"the network's output must be logits (B, K) = ({members * examples}, K), but is {got}")
     return logits.reshape(members, examples, logits.shape[1])
+
+
+packed_form, masked_form = converted(packed), converted(masksembles)
+"""Of whatever makes a network."""

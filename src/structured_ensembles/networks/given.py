@@ -48,3 +48,8 @@ def check_drawable(what: str, given: Given) -> None:
             f"{what} draws each member afresh: give the class {type(given).__name__} or a function that makes the "
             "network, not one network"
         )
+
+
+def converted(convert: Callable[..., nn.Module]) -> Callable[..., nn.Module]:
+    """From a function of a network, one of whatever makes it; its other arguments stay."""
+    return lambda given, *arguments, **named: convert(architecture(given)(), *arguments, **named)

@@ -92,6 +92,18 @@ METHODS: Registry[Any] = Registry(
 )
 """What an ensemble can be made by, in the order of tables."""
 
+FORMS: Registry[Any] = Registry(
+    "form of a shared network",
+    {
+        "dropout": ("implicit.dropout:form", "activations dropped, others for each answer"),
+        "rank_one": ("implicit.rank_one:form", "rows and columns scaled, otherwise for each answer"),
+        "packed": ("implicit.torch_uncertainty:packed_form", "narrow networks side by side"),
+        "masked": ("implicit.torch_uncertainty:masked_form", "fixed masks over channels"),
+        "mimo": ("implicit.mimo:form", "several inputs and outputs"),
+    },
+)
+"""How ONE network is made to answer M times: called with what makes a plain one, M, and arguments of the form."""
+
 STRATEGIES: Registry[Any] = Registry(
     "strategy",
     {
