@@ -20,7 +20,7 @@ def test_a_cut_network_computes_what_the_zeroed_one_does(architecture):
     network, example, groups = architecture.network, architecture.example, architecture.topology.groups
     shares = st.lists(st.floats(0, 1), min_size=len(groups), max_size=len(groups))
 
-    @settings(max_examples=8)
+    @settings(max_examples=4)
     @given(shares=shares, seed=st.integers(0, 2**31))
     def run(shares, seed):
         check(network, example, groups, draw_channels(groups, shares, seed))
