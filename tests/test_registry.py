@@ -25,7 +25,7 @@ from structured_ensembles.scores.diversity import Term
 
 @pytest.fixture
 def numbers():
-    return Registry("number", {"one": ("errors:unknown", "the first"), "two": ("errors:first_line", "the second")})
+    return Registry("number", "files", {"one": ("marks:mark", "the first"), "two": ("whole:whole", "the second")})
 
 
 def test_a_name_can_be_added_once(numbers):

@@ -19,11 +19,12 @@ class Registry(Generic[T]):
 
     Args:
         kind: What the names are of, as messages say it.
-        entries: By name, where in this package it lives (``module:attribute``), and half a sentence about it.
+        room: Where in this package those of the library live.
+        entries: By name, where in the room it lives (``module:attribute``), and half a sentence about it.
     """
 
-    def __init__(self, kind: str, entries: Mapping[str, tuple[str, str]]) -> None:
-        self.kind = kind
+    def __init__(self, kind: str, room: str, entries: Mapping[str, tuple[str, str]]) -> None:
+        self.kind, self.room = kind, room
         self._places = {name: place for name, (place, _) in entries.items()}
         self._about = {name: about for name, (_, about) in entries.items()}
         self._added: dict[str, T] = {}
@@ -48,7 +49,7 @@ class Registry(Generic[T]):
         if name in self._added:
             return self._added[name]
         module, attribute = self._places[name].split(":")
-        found: T = getattr(importlib.import_module(f"{__package__}.{module}"), attribute)
+        found: T = getattr(importlib.import_module(f"{__package__}.{self.room}.{module}"), attribute)
         return found
 
     def check(self, name: str) -> None:

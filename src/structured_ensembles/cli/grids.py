@@ -76,18 +76,15 @@ def at_once(jobs: int | None) -> int:
     Raises:
         SettingsError: The user asked for less than one.
     """
+    import os
+
     import torch
 
     if jobs is not None and jobs < 1:
         raise SettingsError(f"jobs {jobs} must be at least 1")
-    return jobs or (1 if torch.cuda.is_available() else len(_cores()))
-
-
-def _cores() -> Sequence[int]:
-    """The processor cores that this process may use."""
-    import os
-
-    return sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else range(os.cpu_count() or 1)
+    # The processor cores that this process may use, where the system tells.
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return jobs or (1 if torch.cuda.is_available() else cores)
 
 
 def _extended(

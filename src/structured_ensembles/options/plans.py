@@ -25,10 +25,10 @@ ARMS = ("single", "structured", PUBLISHED, *(name for name in METHODS if name no
 """What can be compared, in the order of tables."""
 
 
-def _data(purpose: str, section: str) -> str:
+def _data(purpose: str) -> str:
     paths, names = "; ".join(map(FORMATS.about, FORMATS)), ", ".join(SOURCES)
     words = f"What to {purpose}: {paths}; or by name {names}, all but digits downloaded."
-    return option("digits", words, section=section)  # type: ignore[no-any-return]
+    return option("digits", words, section="Data")  # type: ignore[no-any-return]
 
 
 def _architecture(purpose: str) -> str:
@@ -47,7 +47,7 @@ def _preset(section: str) -> Preset:
 class Planned:
     """What every plan names: data, a network, and what its settings started from."""
 
-    data: str = _data("learn from", "Data")
+    data: str = _data("learn from")
     image_size: int | None = option(None, "Resize all images to this height and width.", section="Data")
     architecture: str = _architecture("start from")
     arguments: Mapping[str, Scalar] = option(
@@ -154,8 +154,7 @@ class StreamPlan(Planned):
         SettingsError: Both or too few sources are given.
     """
 
-    data: str = _data("make tasks of", "Stream")
-    image_size: int | None = option(None, "Resize all images to this height and width.", section="Stream")
+    data: str = _data("make tasks of")
     architecture: str = _architecture("share")
     kind: StreamKind = option(
         StreamKind.SPLIT,

@@ -14,22 +14,7 @@ from structured_ensembles.evaluation.report.side_by_side import Line, marked
 from structured_ensembles.evaluation.report.words import MISSING, mean, percent, size, times
 from structured_ensembles.evaluation.statistics import Spread
 from structured_ensembles.evaluation.text import duration
-
-MEANINGS: Mapping[str, str] = {
-    "structured": "each task takes some of the free channels, and reads those of the tasks before",
-    "single_task": "a network of its own for each task",
-    "joint": "all tasks learned at once, again with each new one; it keeps all images",
-    "naive": "one network goes on learning, and nothing protects what it knew",
-    "ewc": "one network; weights that earlier tasks need are held back",
-    "replay": "one network; some images of earlier tasks are learned again",
-    "packnet": "each task takes some of the free weights, and reads those of the tasks before",
-    "supsup": "random weights that never change; each task chooses which of them it reads",
-    "piggyback": "the first task's weights; each later task chooses which of them it reads",
-    "batch_ensemble": "the first task's weights; each later task scales their rows and columns",
-    "hat": "each task learns gates of the channels; what earlier tasks opened is held back",
-    "wsn": "each task trains the weights that it chooses, except those that earlier tasks chose",
-}
-"""How strategies go about it, in half a sentence."""
+from structured_ensembles.options.catalogue import STRATEGIES
 
 PART_NAMES: Mapping[str, str] = {
     "shared": "weights",
@@ -102,7 +87,7 @@ def lines(results: Results, columns: Sequence[Column]) -> list[Line]:
     """A line for each strategy; the best of a column are marked where they differ as printed."""
     found = curves.numbers(results)
     cells = [_cells([found[name].get(column.key) for name in results], column) for column in columns]
-    return [Line(name, MEANINGS.get(name, ""), tuple(line)) for name, *line in zip(results, *cells, strict=True)]
+    return [Line(name, STRATEGIES.about(name), tuple(line)) for name, *line in zip(results, *cells, strict=True)]
 
 
 def _cells(values: Sequence[Spread | None], column: Column) -> tuple[tuple[str, bool], ...]:
