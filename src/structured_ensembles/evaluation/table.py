@@ -34,7 +34,7 @@ class Row:
 
 
 @dataclass(frozen=True)
-class _Measure:
+class _Column:
     """One number of the metric columns: how to read and print it, and which end of it is the better one."""
 
     read: Callable[[Metrics], float]
@@ -43,12 +43,12 @@ class _Measure:
 
 
 _MEASURES = (
-    _Measure(lambda m: 100 * m.accuracy, "{:.2f}", max),
-    _Measure(lambda m: m.nll, "{:.3f}", min),
-    _Measure(lambda m: m.brier, "{:.3f}", min),
-    _Measure(lambda m: m.ece, "{:.3f}", min),
-    _Measure(lambda m: m.entropy_right, "{:.2f}", min),
-    _Measure(lambda m: m.entropy_wrong, "{:.2f}", max),
+    _Column(lambda m: 100 * m.accuracy, "{:.2f}", max),
+    _Column(lambda m: m.nll, "{:.3f}", min),
+    _Column(lambda m: m.brier, "{:.3f}", min),
+    _Column(lambda m: m.ece, "{:.3f}", min),
+    _Column(lambda m: m.entropy_right, "{:.2f}", min),
+    _Column(lambda m: m.entropy_wrong, "{:.2f}", max),
 )
 
 _HEADS = (
@@ -75,7 +75,7 @@ def render(rows: Sequence[Row], console: Console) -> None:
     show(table, console)
 
 
-def _cells(metrics: Sequence[Metrics | None], measure: _Measure) -> list[Text]:
+def _cells(metrics: Sequence[Metrics | None], measure: _Column) -> list[Text]:
     """One measure of every row; the best are bold if there is more than one row to be better than."""
     values = [None if one is None else measure.read(one) for one in metrics]
     known = [value for value in values if value is not None and value == value]  # noqa: PLR0124 - NaN is not itself

@@ -77,7 +77,7 @@ def contestants(plan: Plan, spec: NetworkSpec) -> list[Fittable]:
 
 
 @dataclass(frozen=True)
-class Outcome:
+class Carried:
     """What came of one method.
 
     Attributes:
@@ -91,7 +91,7 @@ class Outcome:
     histories: dict[str, Sequence[Mapping[str, float]]]
 
 
-def carry_out(contestant: Fittable, images: ImageData, seed: int, folder: Path) -> Outcome:
+def carry_out(contestant: Fittable, images: ImageData, seed: int, folder: Path) -> Carried:
     """Fit one method, save its artefact in the folder, and measure it; what is there already is not done again.
 
     Raises:
@@ -109,10 +109,10 @@ def carry_out(contestant: Fittable, images: ImageData, seed: int, folder: Path) 
     if not path.exists():
         contestant.save(path, measurements={"data": images.name, "test": _rounded(entry["metrics"])})
     curve = reliability(prediction.probabilities, labels)
-    return Outcome({**entry, "file": path.name}, curve, _histories(contestant))
+    return Carried({**entry, "file": path.name}, curve, _histories(contestant))
 
 
-def _measured_again(path: Path, images: ImageData) -> Outcome:
+def _measured_again(path: Path, images: ImageData) -> Carried:
     """Of an artefact that was finished before; nothing is known any more of how its members learned."""
     ensemble = Ensemble.load(path)
     prediction, labels = answer(ensemble, images.test.images), images.test.labels
@@ -125,7 +125,7 @@ def _measured_again(path: Path, images: ImageData) -> Outcome:
             f"{path} was measured on other images than these of {images.name}: take another --out, or measure it with "
             "structens evaluate"
         )
-    return Outcome({**entry, "file": path.name}, reliability(prediction.probabilities, labels), {})
+    return Carried({**entry, "file": path.name}, reliability(prediction.probabilities, labels), {})
 
 
 def _rounded(metrics: Mapping[str, float | None]) -> dict[str, float | None]:
@@ -138,7 +138,7 @@ def _histories(contestant: Fittable) -> dict[str, Sequence[Mapping[str, float]]]
     return {f"{contestant.method} {m + 1}": trained.history for m, trained in enumerate(contestant.trained)}
 
 
-def finish(plan: Plan, images: ImageData, outcomes: Sequence[Outcome], whole: Cost, folder: Path) -> dict[str, Any]:
+def finish(plan: Plan, images: ImageData, outcomes: Sequence[Carried], whole: Cost, folder: Path) -> dict[str, Any]:
     """Draw the pictures, write ``metrics.json`` and clear the state away; returns what the file holds."""
     from structured_ensembles.evaluation.pictures.curves import learning_curves, reliability_diagram
 

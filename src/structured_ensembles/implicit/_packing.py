@@ -44,7 +44,7 @@ METHODS = frozenset(("add", "add_", "contiguous", "mul", "relu", "relu_", "sigmo
 
 
 @dataclass(frozen=True)
-class Reading:
+class Reads:
     """What a layer or a normalisation of the plain network reads, and where it stands.
 
     Attributes:
@@ -79,7 +79,7 @@ class _Value:
 _CONSTANT, _INPUT = _Value(_Stage.CONSTANT), _Value(_Stage.INPUT)
 
 
-def readings(network: nn.Module) -> dict[str, Reading]:
+def readings(network: nn.Module) -> dict[str, Reads]:
     """By dotted name, what every layer and every normalisation reads that is to be packed.
 
     Raises:
@@ -90,7 +90,7 @@ def readings(network: nn.Module) -> dict[str, Reading]:
     parameters = {name for name, _ in network.named_parameters()}
     last = set(_last_layers(graph, modules))
     values: dict[fx.Node, _Value] = {}
-    found: dict[str, Reading] = {}
+    found: dict[str, Reads] = {}
     for node in graph.nodes:
         sources = [values[source] for source in node.all_input_nodes]
         module = modules[node.target] if node.op == "call_module" else None
@@ -130,16 +130,14 @@ def _last_layers(graph: fx.Graph, modules: dict[str, nn.Module]) -> Iterator[fx.
             pending += node.all_input_nodes
 
 
-def _after_layer(
-    node: fx.Node, module: Layer | Norm, sources: Sequence[_Value], *, last: bool
-) -> tuple[_Value, Reading]:
+def _after_layer(node: fx.Node, module: Layer | Norm, sources: Sequence[_Value], *, last: bool) -> tuple[_Value, Reads]:
     """What a layer or a normalisation gives, and what it reads."""
     source = _common(node, module, sources)
     if type(module) not in (nn.Conv2d, nn.Linear, nn.BatchNorm1d, nn.BatchNorm2d):
         raise _refusal(node, module, "is of a kind of its own")
     if source.stage in (_Stage.LOGITS, _Stage.CONSTANT):
         raise _refusal(node, module, f"reads {source.stage}")
-    reading = Reading(source.channels, source.stage is _Stage.INPUT, last)
+    reading = Reads(source.channels, source.stage is _Stage.INPUT, last)
     if isinstance(module, Norm):
         if reading.first:
             raise _refusal(node, module, "normalises the input, which members would share")

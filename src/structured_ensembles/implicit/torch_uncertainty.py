@@ -94,7 +94,7 @@ class _Widths:
         """Of one member, where the plain network has ``channels``."""
         return self.gamma * max(1, round(channels * self.alpha / (self.members * self.gamma)))
 
-    def read(self, width: int, reading: _packing.Reading) -> int:
+    def read(self, width: int, reading: _packing.Reads) -> int:
         """Of all members, where the plain network reads ``width`` positions, each channel in one block of them."""
         return width if reading.first else self.members * self.member(reading.channels) * (width // reading.channels)
 
@@ -113,7 +113,7 @@ class _Packed(nn.Module):
         return _by_member(self.network(inputs), self.members, inputs.shape[0])
 
 
-def _packed_layer(library: ModuleType, layer: _packing.Layer, reading: _packing.Reading, widths: _Widths) -> nn.Module:
+def _packed_layer(library: ModuleType, layer: _packing.Layer, reading: _packing.Reads, widths: _Widths) -> nn.Module:
     """The library's layer for widths that are all given: alpha, of which it truncates multiples, is spent already."""
     members, out = widths.members, kinds.width(layer, Side.OUT)
     options: dict[str, Any] = {
@@ -137,7 +137,7 @@ def _packed_layer(library: ModuleType, layer: _packing.Layer, reading: _packing.
     return convolution
 
 
-def _packed_norm(norm: _packing.Norm, reading: _packing.Reading, widths: _Widths) -> nn.Module:
+def _packed_norm(norm: _packing.Norm, reading: _packing.Reads, widths: _Widths) -> nn.Module:
     """A fresh normalisation for the channels of all members."""
     options = {name: getattr(norm, name) for name in ("eps", "momentum", "affine", "track_running_stats")}
     fresh = type(norm)(widths.read(norm.num_features, reading), **options)

@@ -64,7 +64,7 @@ class Job:
 
 
 @dataclass
-class State:
+class Standing:
     """What is known after some epochs, beside what Lightning keeps itself."""
 
     identity: dict[str, str]
@@ -72,9 +72,9 @@ class State:
     best_weights: Mapping[str, Any] = field(default_factory=dict)
 
 
-def run(job: Job) -> State:
+def run(job: Job) -> Standing:
     """Train from where the directory's checkpoint stands, or from the start."""
-    state = State(_identity(job))
+    state = Standing(_identity(job))
     if job.directory is not None:
         job.directory.mkdir(parents=True, exist_ok=True)
         state = _resumed(job.directory / _CHECKPOINT, state)
@@ -90,7 +90,7 @@ def run(job: Job) -> State:
     return state
 
 
-def _fit(job: Job, state: State, folder: Path) -> None:
+def _fit(job: Job, state: Standing, folder: Path) -> None:
     settings, done = job.settings, len(state.history)
     training = job.train_set.batches(settings.batch_size, job.seed, num_workers=settings.num_workers)
     held_out = job.held_out.batches(settings.batch_size, job.seed, shuffle=False, num_workers=settings.num_workers)
@@ -250,7 +250,7 @@ def _schedule(optimiser: Optimizer, s: TrainingSettings, steps: int) -> tuple[LR
 class Keeper(Callback):
     """After each epoch: write its row, keep the best weights, save, and say when it is enough."""
 
-    def __init__(self, state: State, job: Job, module: Module, shown: progress.Bar) -> None:
+    def __init__(self, state: Standing, job: Job, module: Module, shown: progress.Bar) -> None:
         self.state, self.job, self.module, self.shown = state, job, module, shown
 
     def state_dict(self) -> dict[str, Any]:
@@ -313,13 +313,13 @@ def _identity(job: Job) -> dict[str, str]:
     }
 
 
-def _resumed(path: Path, fresh: State) -> State:
+def _resumed(path: Path, fresh: Standing) -> Standing:
     """The state kept in ``path``, or ``fresh`` if there is none."""
     if not path.exists():
         return fresh
     try:
         kept = torch.load(path, map_location="cpu", weights_only=True)["callbacks"][Keeper.__qualname__]
-        state = State(**kept)
+        state = Standing(**kept)
     except (RuntimeError, KeyError, TypeError, EOFError, OSError, pickle.UnpicklingError) as error:
         raise ArtefactError(f"{path} is no checkpoint, or is damaged: delete it to train from the start.") from error
     changed = [name for name, value in fresh.identity.items() if state.identity.get(name) != value]

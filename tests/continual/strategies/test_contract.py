@@ -148,7 +148,7 @@ def test_a_task_is_learned_whole_or_not_at_all(name: str, followed, make, tiny_s
     learner.learn(tasks[0], tmp_path / "0")
     whole_run, trainings, allowed = _lightning.run, 0, 0
 
-    def interrupted(job: _lightning.Job) -> _lightning.State:
+    def interrupted(job: _lightning.Job) -> _lightning.Standing:
         nonlocal trainings
         state = whole_run(job)
         trainings += 1

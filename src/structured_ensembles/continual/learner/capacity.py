@@ -14,7 +14,7 @@ from structured_ensembles.continual.learner import ownership
 from structured_ensembles.continual.learner.heads import TaskNetwork
 from structured_ensembles.continual.learner.ownership import Owners
 from structured_ensembles.continual.learner.state import State
-from structured_ensembles.continual.learner.tasks import Part
+from structured_ensembles.continual.learner.tasks import Stage
 from structured_ensembles.data.examples import Examples
 from structured_ensembles.errors import SettingsError
 from structured_ensembles.methods.fitting import device
@@ -53,10 +53,10 @@ def needed(before: State, head: nn.Module, train: Examples, settings: ContinualS
     chosen, task = settings.search, len(before.tasks)
     network = TaskNetwork(copy.deepcopy(before.backbone), copy.deepcopy(head)).to(device())
     found = Topology(before.groups, len(train.classes))
-    batches = train.batches(chosen.batch_size, derived_seed(seed, Part.SEARCH, task))
-    scores = search(network, found, batches, 1, chosen, derived_seed(seed, Part.SEARCH, task, 1)).scores
-    batches = train.batches(chosen.batch_size, derived_seed(seed, Part.RANK, task))
-    ranked = derived_seed(seed, Part.RANK, task, 1)
+    batches = train.batches(chosen.batch_size, derived_seed(seed, Stage.SEARCH, task))
+    scores = search(network, found, batches, 1, chosen, derived_seed(seed, Stage.SEARCH, task, 1)).scores
+    batches = train.batches(chosen.batch_size, derived_seed(seed, Stage.RANK, task))
+    ranked = derived_seed(seed, Stage.RANK, task, 1)
     return rank(network, found, batches, scores, chosen.placement, settings.reduce, ranked, settings.rank_batches)
 
 

@@ -28,7 +28,7 @@ from structured_ensembles.continual.learner.inference import Inferred
 from structured_ensembles.continual.learner.lesson import Classes, Lesson
 from structured_ensembles.continual.learner.memory import Memory, Served, measured
 from structured_ensembles.continual.learner.state import State, TaskRecord
-from structured_ensembles.continual.learner.tasks import Part, check_number
+from structured_ensembles.continual.learner.tasks import Stage, check_number
 from structured_ensembles.data.batches import Source, refuse_repeats
 from structured_ensembles.data.examples import Examples
 from structured_ensembles.errors import NetworkError, SettingsError
@@ -84,7 +84,7 @@ class ContinualLearner:
         self._settings = settings or preset()
         self.seed = operator.index(seed)
         self._make = architecture(backbone, without_output)
-        network = draw(self._make, derived_seed(self.seed, Part.BACKBONE, 0))
+        network = draw(self._make, derived_seed(self.seed, Stage.BACKBONE, 0))
         if not isinstance(network, nn.Module):
             raise NetworkError(f"the backbone is a {type(network).__name__}: it must be an nn.Module")
         self.state: State = state.State(network.cpu())
@@ -337,7 +337,7 @@ class ContinualLearner:
     def _split(self, train: Source, taught: Lesson) -> tuple[Examples, Examples]:
         """What is trained on, and what is held out of it to choose the best epoch."""
         refuse_repeats(train)
-        return taught.examples.split(self.settings.held_out, derived_seed(self.seed, Part.SPLIT, self._next))
+        return taught.examples.split(self.settings.held_out, derived_seed(self.seed, Stage.SPLIT, self._next))
 
     def _prepared(self, taught: Lesson) -> tuple[State, nn.Module]:
         """The state with its groups known, and a fresh head for the task."""
@@ -352,14 +352,14 @@ class ContinualLearner:
         if capacity.exhausted(before.owners):
             capacity.refuse_exhausted(self.settings, taught.name, self._next)
             if self.settings.exhausted is Exhausted.EXPAND:
-                before = expand.expanded(before, self.settings, derived_seed(self.seed, Part.GROW, self._next))
+                before = expand.expanded(before, self.settings, derived_seed(self.seed, Stage.GROW, self._next))
         features = features_of(before.backbone, taught.inputs)
-        seed = derived_seed(self.seed, Part.HEAD, self._next)
+        seed = derived_seed(self.seed, Stage.HEAD, self._next)
         return before, make_head(self.settings.head, features, len(taught.examples.classes), seed)
 
     def _trained(self, begun: Attempt, taught: Lesson, parts: tuple[Examples, Examples], folder: Path | None) -> State:
         attempts.claim(folder, begun)
-        seed = derived_seed(self.seed, Part.TRAIN, begun.task)
+        seed = derived_seed(self.seed, Stage.TRAIN, begun.task)
         with attempts.held(begun, begun.network):
             trained = train_network(
                 begun.network,

@@ -111,7 +111,7 @@ def whole(state: State, task: int) -> TaskNetwork:
     return cast("TaskNetwork", modules.copied(network, shared)).eval()
 
 
-class Learned(NamedTuple):
+class AsLearned(NamedTuple):
     """The network of a task as wide as it was when the task was learned.
 
     Attributes:
@@ -125,7 +125,7 @@ class Learned(NamedTuple):
     owners: Owners
 
 
-def as_learned(state: State, task: int) -> Learned:
+def as_learned(state: State, task: int) -> AsLearned:
     """The network of a task, without the channels that the backbone has got since then.
 
     Those are zeros to the task, but a wider layer may add its numbers up in another order.
@@ -133,11 +133,11 @@ def as_learned(state: State, task: int) -> Learned:
     network, present = whole(state, task), widths_of(state.groups)
     widths = state.widths[task] if state.widths else present
     if widths == present:
-        return Learned(network, state.groups, state.owners)
+        return AsLearned(network, state.groups, state.owners)
     first = {name: torch.arange(width) for name, width in widths.items()}
     narrow = cast("TaskNetwork", surgery.cut(network, state.groups, first))
     owners = {name: owner[: widths[name]] for name, owner in state.owners.items()}
-    return Learned(narrow, surgery.narrowed(network, state.groups, first), owners)
+    return AsLearned(narrow, surgery.narrowed(network, state.groups, first), owners)
 
 
 def widths_of(groups: Sequence[Group]) -> dict[str, int]:

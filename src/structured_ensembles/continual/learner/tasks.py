@@ -28,7 +28,7 @@ _CHUNK = 1024
 _MOST_NAMED = 3
 
 
-class Part(IntEnum):
+class Stage(IntEnum):
     """What of a stream has seeds of its own: ``derived_seed(seed, PART, task)``.
 
     Every strategy has the first three; each numbers what it alone has from 3 on, as the structured learner does here.

@@ -17,7 +17,7 @@ from structured_ensembles.channels import kinds
 from structured_ensembles.continual.learner.backbones import features_of
 from structured_ensembles.continual.learner.heads import TaskNetwork, make_head
 from structured_ensembles.continual.learner.memory import Memory, Served, measured
-from structured_ensembles.continual.learner.tasks import Part, Task, check_number, check_shape, check_task
+from structured_ensembles.continual.learner.tasks import Stage, Task, check_number, check_shape, check_task
 from structured_ensembles.data.examples import Examples
 from structured_ensembles.data.sources.records import Split
 from structured_ensembles.errors import DataError
@@ -36,7 +36,7 @@ _MARK = "task.sha256"
 
 
 @dataclass(frozen=True)
-class Learned:
+class Remembered:
     """What is remembered of a task that was learned.
 
     Attributes:
@@ -72,7 +72,7 @@ class Strategy(ABC):
 
     forgets: ClassVar[bool]
     """Whether learning a task may change the answers for earlier ones; where not, they stay the same to the bit."""
-    tasks: tuple[Learned, ...] = ()
+    tasks: tuple[Remembered, ...] = ()
 
     def __init__(self, backbone: Architecture, settings: ContinualSettings, seed: int = 0) -> None:
         derived_seed(seed)
@@ -133,13 +133,13 @@ class Strategy(ABC):
 
     def draw_backbone(self, number: int) -> nn.Module:
         """A freshly initialised backbone: number 0 is the same in all strategies of one seed."""
-        return draw(self.backbone, derived_seed(self.seed, Part.BACKBONE, number))
+        return draw(self.backbone, derived_seed(self.seed, Stage.BACKBONE, number))
 
     def make_head(self, backbone: nn.Module, task: Task, number: int) -> nn.Module:
         """The freshly initialised head of a task: the same in all strategies of one seed."""
         example = torch.zeros(2, *task.input_shape)
         features = features_of(backbone, example)
-        return make_head(self.settings.head, features, len(task.classes), derived_seed(self.seed, Part.HEAD, number))
+        return make_head(self.settings.head, features, len(task.classes), derived_seed(self.seed, Stage.HEAD, number))
 
     def train(
         self,
@@ -166,16 +166,16 @@ class Strategy(ABC):
             Examples.of(train),
             Examples.of(held_out),
             settings or self.settings.training,
-            seed=derived_seed(self.seed, Part.TRAIN, len(self.tasks)),
+            seed=derived_seed(self.seed, Stage.TRAIN, len(self.tasks)),
             label=f"{self.name}, task {len(self.tasks) + 1}",
             directory=directory,
             loss=loss,
         )
         return cast("Network", trained.network)  # a copy of what was given
 
-    def _checked(self, task: Task) -> Learned:
+    def _checked(self, task: Task) -> Remembered:
         check_task(task)
-        learned = Learned(task.name, task.classes, task.input_shape, task.fingerprint)
+        learned = Remembered(task.name, task.classes, task.input_shape, task.fingerprint)
         if self.tasks:
             check_shape(f"task {task.name!r}", task.train.images, self.tasks[0].input_shape)
         for number, known in enumerate(self.tasks):

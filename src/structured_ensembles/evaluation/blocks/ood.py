@@ -26,7 +26,7 @@ from structured_ensembles.evaluation.blocks import synthetic
 from structured_ensembles.evaluation.blocks.entropies import Histogram, histogram
 from structured_ensembles.evaluation.subject import Subject
 
-Score: TypeAlias = Callable[[Answers], Tensor]
+Doubt: TypeAlias = Callable[[Answers], Tensor]
 """Gives each example a number, (N,): the higher, the more unusual."""
 
 RECALL = 0.95
@@ -94,7 +94,7 @@ def energy(answers: Answers) -> Tensor:
     return -answers.logits.logsumexp(dim=2).mean(dim=0)
 
 
-SCORES: Mapping[str, Score] = {
+SCORES: Mapping[str, Doubt] = {
     "entropy": entropy,
     "mutual_information": mutual_information,
     "max_probability": max_probability,

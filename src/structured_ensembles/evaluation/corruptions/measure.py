@@ -25,7 +25,7 @@ from structured_ensembles.progress import bar
 
 
 @dataclass(frozen=True)
-class Scores:
+class Robustness:
     """How good an ensemble is on some corrupted images.
 
     Attributes:
@@ -44,7 +44,7 @@ class Scores:
 
 
 @dataclass(frozen=True)
-class SeverityScores(Scores):
+class SeverityRobustness(Robustness):
     """Means over the standard kinds, at one severity.
 
     Attributes:
@@ -55,7 +55,7 @@ class SeverityScores(Scores):
 
 
 @dataclass(frozen=True)
-class KindScores(Scores):
+class KindRobustness(Robustness):
     """Means over the severities, of one kind.
 
     Attributes:
@@ -78,11 +78,11 @@ class Corruptions:
     """
 
     name: str
-    by_severity: tuple[SeverityScores, ...]
-    by_kind: tuple[KindScores, ...]
+    by_severity: tuple[SeverityRobustness, ...]
+    by_kind: tuple[KindRobustness, ...]
 
 
-_Cells: TypeAlias = Mapping[tuple[str, int], Scores]  # by kind and severity
+_Cells: TypeAlias = Mapping[tuple[str, int], Robustness]  # by kind and severity
 
 
 def measured(subject: Subject) -> Corruptions:
@@ -126,7 +126,7 @@ def corruptions(
     _check_fit(ensemble, "the images", tuple(images.shape[1:]))
     pixels = _bytes(images).cpu().numpy()
 
-    def score(kind: str, severity: int) -> Scores:
+    def score(kind: str, severity: int) -> Robustness:
         corrupted = torch.from_numpy(corrupt(pixels, kind, severity, seed))
         return _scores(ask(ensemble, corrupted, labels), labels, threshold, bins)
 
@@ -166,7 +166,7 @@ def corruptions_of_files(
         raise SettingsError(f"limit {limit}: pass 1 image or more, or None for all")
     sets, failures = _readable(ensemble, Path(folder), kinds)
 
-    def score(kind: str, severity: int) -> Scores:
+    def score(kind: str, severity: int) -> Robustness:
         images, classes = (stored[severity - 1, :limit] for stored in sets[kind])
         labels = torch.from_numpy(classes)
         return _scores(ask(ensemble, files.as_tensor(images), labels), labels, threshold, bins)
@@ -196,7 +196,7 @@ def _read(ensemble: Ensemble, folder: Path, kind: str, labels: tuple[int, ...]) 
     return images
 
 
-def _cells(score: Callable[[str, int], Scores], kinds: Sequence[str], severities: Sequence[int]) -> _Cells:
+def _cells(score: Callable[[str, int], Robustness], kinds: Sequence[str], severities: Sequence[int]) -> _Cells:
     cells = {}
     with bar("corruptions", len(kinds) * len(severities)) as shown:
         for kind, severity in product(kinds, severities):
@@ -207,10 +207,10 @@ def _cells(score: Callable[[str, int], Scores], kinds: Sequence[str], severities
     return cells
 
 
-def _scores(answers: Answers, labels: Tensor, threshold: float | None, bins: int) -> Scores:
+def _scores(answers: Answers, labels: Tensor, threshold: float | None, bins: int) -> Robustness:
     found = quality(answers.prediction.probabilities, labels, bins)
     rejection = answers.rejection(threshold)
-    return Scores(
+    return Robustness(
         accuracy=found.accuracy,
         nll=found.nll,
         ece=found.ece,
@@ -226,14 +226,14 @@ def _summary(name: str, cells: _Cells) -> Corruptions:
     return Corruptions(
         name,
         tuple(
-            SeverityScores(**_mean(s for (_, at), s in standard.items() if at == level), severity=level)
+            SeverityRobustness(**_mean(s for (_, at), s in standard.items() if at == level), severity=level)
             for level in severities
         ),
-        tuple(KindScores(**_mean(s for (of, _), s in cells.items() if of == kind), kind=kind) for kind in kinds),
+        tuple(KindRobustness(**_mean(s for (of, _), s in cells.items() if of == kind), kind=kind) for kind in kinds),
     )
 
 
-def _mean(several: Iterable[Scores]) -> dict[str, Any]:
+def _mean(several: Iterable[Robustness]) -> dict[str, Any]:
     """Field by field, the mean of what is not None."""
     rows = [asdict(scores) for scores in several]
     columns = {name: [row[name] for row in rows if row[name] is not None] for name in rows[0]}

@@ -61,7 +61,7 @@ class Observation:
         return next(iter(self.scores.values())).shape[0]
 
 
-Measure = Callable[[Observation], Tensor]
+Penalty = Callable[[Observation], Tensor]
 """What a term computes: a scalar, lower where the members are more diverse."""
 
 
@@ -76,7 +76,7 @@ class Term:
     """
 
     name: str
-    measure: Measure
+    measure: Penalty
     needs_logits: bool = False
 
     def __call__(self, observation: Observation) -> Tensor:
@@ -95,7 +95,7 @@ class Term:
         return value
 
 
-def diversity_term(name: str, *, needs_logits: bool = False) -> Callable[[Measure], Term]:
+def diversity_term(name: str, *, needs_logits: bool = False) -> Callable[[Penalty], Term]:
     """Decorate a function of an `Observation` to make it a term.
 
     Args:
@@ -105,7 +105,7 @@ def diversity_term(name: str, *, needs_logits: bool = False) -> Callable[[Measur
     return lambda measure: Term(name, measure, needs_logits)
 
 
-def register(name: str, *, needs_logits: bool = False) -> Callable[[Measure], Term]:
+def register(name: str, *, needs_logits: bool = False) -> Callable[[Penalty], Term]:
     """Decorate a function of an `Observation` to make it the diversity term that settings call ``name``.
 
     Args:
@@ -116,7 +116,7 @@ def register(name: str, *, needs_logits: bool = False) -> Callable[[Measure], Te
         SettingsError: The name is taken.
     """
 
-    def add(measure: Measure) -> Term:
+    def add(measure: Penalty) -> Term:
         term = diversity_term(name, needs_logits=needs_logits)(measure)
         TERMS.add(name, term)
         return term
