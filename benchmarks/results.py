@@ -142,7 +142,7 @@ def prepare(source: str, goal: Path, training: int, validation: int, moved: int)
     """Write a smaller data set and its validation twin.
 
     Args:
-        source: What `data.load` reads.
+        source: What `sources.load` reads.
         goal: The file; its twin has ``-validation`` in its name.
         training: Images to learn from.
         validation: Other training images, put aside.

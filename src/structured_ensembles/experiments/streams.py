@@ -56,8 +56,8 @@ def load(plan: StreamPlan) -> list[ImageData]:
     """Read all data of a plan.
 
     Raises:
-        DataError: As `data.load`.
-        SettingsError: As `data.load`.
+        DataError: As `sources.load`.
+        SettingsError: As `sources.load`.
     """
     return [datasets.load(source, image_size=plan.image_size) for source in plan.sources or (plan.data,)]
 

@@ -51,7 +51,7 @@ def _rescale(narrow: nn.Module, wide: nn.Module) -> None:
 
     Weights are drawn with a standard deviation that falls with the root of the inputs (He, LeCun, PyTorch's own for
     weights and biases): a slice has that of the wide layer, and times the root of the ratio that of the narrow one.
-    Where it falls otherwise, with the outputs for one, the result is what `shared.packed` starts from, too.
+    Where it falls otherwise, with the outputs for one, the result is what `torch_uncertainty.packed` starts from, too.
     """
     for name, layer in narrow.named_modules():
         if kinds.is_layer(layer):

@@ -26,7 +26,7 @@ class Ensemble(nn.Module):
     """M networks that answer together: an ordinary module, whatever it came from.
 
     Args:
-        members: The networks, each mapping inputs (B, ...) to logits (B, K); or one that gives (M, B, K) (`shared`).
+        members: The networks, each mapping inputs (B, ...) to logits (B, K); or one that gives (M, B, K) (`implicit`).
         record: What is saved beside their tensors.
     """
 

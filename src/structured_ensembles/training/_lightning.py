@@ -51,7 +51,7 @@ _LOG = "log"
 
 @dataclass(frozen=True)
 class Job:
-    """What `training.train` was asked for; the network is trained in place."""
+    """What `training.loop.train` was asked for; the network is trained in place."""
 
     network: nn.Module
     train_set: Examples

@@ -68,7 +68,7 @@ def train(
     end, it returns at once.
 
     Args:
-        network: Maps inputs (B, ...) to logits (B, K), or (M, B, K) if it answers M times (`shared`). Of its
+        network: Maps inputs (B, ...) to logits (B, K), or (M, B, K) if it answers M times (`implicit`). Of its
             parameters those that its ``no_weight_decay()`` names, if it has that, keep their size.
         train_set: What to learn from.
         held_out: What to choose the best epoch by.

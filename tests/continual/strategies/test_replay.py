@@ -20,7 +20,7 @@ def make(tiny_backbone, tiny_settings):
 
 @pytest.fixture
 def trainings(monkeypatch):
-    """What `training.train` is asked for, each time."""
+    """What `training.loop.train` is asked for, each time."""
     calls, train = [], loop.train
 
     def noted(network, train_set, held_out, settings, **rest):

@@ -149,9 +149,9 @@ def _or_nan(value: float | None) -> float:
 def values(run: StreamRun, runs: Sequence[StreamRun]) -> dict[str, float]:
     """What a finished run came to, by name; what it lacks a reference for is left out.
 
-    Those are the fields of `continual.metrics.StreamMetrics`; bytes, at the end, in all and for each part of `Memory`;
+    Those are the fields of `streams.metrics.StreamMetrics`; bytes, at the end, in all and for each part of `Memory`;
     ratio, of bytes to those of single-task networks with the same seed; model_size_efficiency; seconds; and those of
-    `continual.untold.Untold`, with untold_ before them.
+    `streams.untold.Untold`, with untold_ before them.
 
     Args:
         run: Which one.

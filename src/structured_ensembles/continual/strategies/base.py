@@ -151,7 +151,7 @@ class Strategy(ABC):
         settings: TrainingSettings | None = None,
         loss: Callable[[Tensor, Tensor], Tensor] = cross_entropy,
     ) -> Network:
-        """A trained copy of a network, in evaluation mode: the best epoch by held-out accuracy (`training.train`).
+        """A trained copy of a network, in evaluation mode: the best epoch by held-out accuracy (`training.loop.train`).
 
         Args:
             network: From inputs to logits.
