@@ -97,7 +97,7 @@ class Rule(Choice):
     LOCAL = "local"
     """Within each group, by importance: every group keeps the same share."""
     TAPERED = "tapered"
-    """Within each group, by importance: groups keep shares in proportion to given weights (`planning.price.Price.shares`)."""
+    """Within each group, by importance: groups keep shares in proportion to given weights (`price.Price.shares`)."""
 
 
 class Augmentation(Choice):

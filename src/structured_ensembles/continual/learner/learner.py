@@ -98,7 +98,7 @@ class ContinualLearner:
 
     @property
     def settings(self) -> ContinualSettings:
-        """How tasks are learned. What learned tasks depend on stays (`options.streams.LASTING`); the rest may be set anew."""
+        """How tasks are learned. What learned tasks depend on stays (`streams.LASTING`); the rest may be set anew."""
         return self._settings
 
     @settings.setter
