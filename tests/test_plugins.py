@@ -11,7 +11,7 @@ import pytest
 
 from structured_ensembles import plugins
 from structured_ensembles.errors import SettingsError
-from structured_ensembles.options.catalogue import ARCHITECTURES, TERMS
+from structured_ensembles.options.catalogue import ARCHITECTURES, FORMATS, METHODS, STRATEGIES, TERMS
 
 from .cli.conftest import invoke
 
@@ -35,6 +35,30 @@ def spread(observation):
 def tiny(input_shape, classes, width=24):
     pixels = input_shape[0] * input_shape[1] * input_shape[2]
     return nn.Sequential(nn.Flatten(), nn.Linear(pixels, width), nn.ReLU(), nn.Linear(width, classes))
+"""
+MORE = """
+import numpy as np
+import torch
+from structured_ensembles import methods
+from structured_ensembles.continual import strategies
+from structured_ensembles.continual.strategies.naive import Naive
+from structured_ensembles.data.sources import ImageData, Split
+from structured_ensembles.methods.deep import DeepEnsemble
+from structured_ensembles.options.catalogue import FORMATS
+
+@methods.register("twins")
+class Twins(DeepEnsemble):
+    method = "twins"
+
+@strategies.register("restless")
+class Restless(Naive):
+    name = "restless"
+
+@FORMATS.register(".raw")
+def load_raw(path, image_size):
+    images = torch.from_numpy(np.fromfile(path, np.uint8)).view(-1, 1, 4, 4)
+    split = Split(images, torch.arange(len(images)) % 4)
+    return ImageData(path.name, split, split, tuple("abcd"))
 """
 
 
@@ -118,3 +142,22 @@ def test_the_command_its_workers_and_later_processes_know_what_a_plugin_register
     compared = invoke("compare", *own, *grid)
     assert compared.exit_code == 0, compared.stderr
     assert [run["error"] for run in json.loads((tmp_path / "grid/results.json").read_text())] == [None]
+
+
+def test_a_plugin_adds_methods_strategies_and_data_formats(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, forget: Callable[[Registry], None]
+) -> None:
+    for table in (METHODS, STRATEGIES, FORMATS):
+        forget(table)
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "mine.py").write_text(MORE)
+    (tmp_path / "images.raw").write_bytes(bytes(range(256)) * 5)
+    common = ("--plugin", "mine.py", "--data", "images.raw", "--architecture", "mlp", "--epochs", "1", "--jobs", "1")
+
+    compared = invoke("compare", *common, "--methods", "twins", "--members", "2", "--seeds", "1", "--out", "grid")
+    assert compared.exit_code == 0, compared.stderr
+    assert "twins" in compared.output
+
+    learned = invoke("continual", *common, "--strategies", "restless", "--tasks", "2", "--out", "stream")
+    assert learned.exit_code == 0, learned.stderr
+    assert "restless" in learned.output
