@@ -6,9 +6,10 @@ from hypothesis import HealthCheck, given, settings
 
 from structured_ensembles.cli import configuration
 from structured_ensembles.cli.kinds import Number, OneOf, OrNone, Switch, Whole
-from structured_ensembles.cli.options import FITTED
+from structured_ensembles.cli.options import options_of
 from structured_ensembles.errors import SettingsError
 from structured_ensembles.options.choices import Scope
+from structured_ensembles.options.plans import Plan
 
 SHARES = {"keep", "held_out", "shrink_keep", "momentum", "gamma"}
 
@@ -37,7 +38,7 @@ EXPLICIT = {
     "milestones": st.sampled_from([(1, 2), (30,)]),
     "log": st.just("csv"),
 }
-VALUES = {name: EXPLICIT[name] if name in EXPLICIT else some(option) for name, option in FITTED.items()}
+VALUES = {name: EXPLICIT[name] if name in EXPLICIT else some(option) for name, option in options_of(Plan).items()}
 WRITTEN = st.fixed_dictionaries({}, optional=VALUES).map(
     lambda values: {name: value for name, value in values.items() if name != "keep" or "budget" not in values}
 )

@@ -7,9 +7,9 @@ import sys
 
 import pytest
 
-from structured_ensembles.cli.main import main
 from structured_ensembles.cli.verbs import fit as fit_module
 from structured_ensembles.errors import SettingsError
+from structured_ensembles.options.catalogue import VERBS
 
 from .conftest import invoke
 
@@ -32,12 +32,14 @@ def test_help_imports_nothing_heavy(arguments):
     assert done.stderr == ""
 
 
-@pytest.mark.parametrize("verb", sorted(main.commands))
+@pytest.mark.parametrize("verb", list(VERBS))
 def test_every_verb_explains_itself_with_an_example(verb):
     result = invoke(verb, "--help")
 
     assert result.exit_code == 0
     assert f"Examples:\n  structens {verb}" in result.output
+    first = VERBS.about(verb).split(":")[0].rstrip(".")
+    assert first in " ".join(result.output.split())
     assert "--debug" in result.output
 
 

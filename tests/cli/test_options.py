@@ -7,11 +7,12 @@ import dataclasses
 import pytest
 
 from structured_ensembles.cli.kinds import NONE, OneOf, OrNone, Pair
-from structured_ensembles.cli.options import COMPARED, FITTED, STREAMED, TITLES, axes
+from structured_ensembles.cli.options import TITLES, axes, options_of
 from structured_ensembles.options.catalogue import ARCHITECTURES, STRATEGIES, TERMS
 from structured_ensembles.options.choices import Choice, Preset, Rule
 from structured_ensembles.options.plans import Grid, Plan, StreamGrid
 
+FITTED, COMPARED, STREAMED = map(options_of, (Plan, Grid, StreamGrid))
 VERBS = [(Plan, FITTED), (Grid, COMPARED), (StreamGrid, STREAMED)]
 NOT_HERE = {
     Plan: set(),
@@ -52,7 +53,7 @@ def test_the_help_shows_the_presets_values(plan, options, preset):
     for name, option in options.items():
         parts = dict(part.split(": ") for part in option.shown.strip("[]").split("; ") if part)
         shown = parts.get(str(preset), parts.get("default"))
-        if name in axes(options) or name == "preset" or shown is None:
+        if name in axes(plan) or name == "preset" or shown is None:
             continue
         value = option.setting.of(made)
         if name == "budget":

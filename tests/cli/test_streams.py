@@ -6,8 +6,8 @@ import pytest
 import yaml
 
 from structured_ensembles.cli.configuration import merged, read, streams, text
-from structured_ensembles.cli.options import STREAMED
 from structured_ensembles.errors import SettingsError
+from structured_ensembles.options.plans import StreamGrid
 
 
 @pytest.mark.parametrize(
@@ -23,7 +23,7 @@ def test_a_grid_is_read_back_from_its_file(values, tmp_path):
     grid = streams(values)
     path = tmp_path / "continual.yaml"
     path.write_text(text(grid), encoding="utf-8")
-    again = streams(read(path, STREAMED))
+    again = streams(read(path, StreamGrid))
 
     assert again == grid
     assert repr(again) == repr(grid)
@@ -59,7 +59,7 @@ def test_values_outside_their_limits_are_refused(values, message):
 )
 def test_a_number_of_a_capacity_means_that_capacity_also_over_a_file(option, capacity):
     stored = yaml.safe_load(text(streams({})))
-    for values in (option, merged(stored, option, STREAMED)):
+    for values in (option, merged(stored, option, StreamGrid)):
         chosen = streams(values).plan.settings
         assert (chosen.capacity, getattr(chosen, next(iter(option)))) == (capacity, next(iter(option.values())))
     with pytest.raises(SettingsError, match="name the capacity"):

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from dataclasses import is_dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
 import click
 import yaml
 
 from structured_ensembles.cli.kinds import NONE, OrNone, Pair
-from structured_ensembles.cli.options import COMPARED, FITTED, STREAMED, Option, axes
+from structured_ensembles.cli.options import Option, axes, options_of
 from structured_ensembles.errors import SettingsError, unknown
 from structured_ensembles.options.budget import Budget
 from structured_ensembles.options.catalogue import STRATEGIES
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
 P = TypeVar("P", Plan, Grid, StreamGrid)
+Kind: TypeAlias = type[Any]  # Plan, Grid or StreamGrid
 
 _RIVALS = {
     "keep": ("budget", "capacity", "channels", "delta"),
@@ -50,12 +51,12 @@ class _Loader(yaml.SafeLoader):
         return super().construct_mapping(node, deep)
 
 
-def read(path: str | Path, options: Mapping[str, Option] = FITTED) -> dict[str, Any]:
+def read(path: str | Path, kind: Kind = Plan) -> dict[str, Any]:
     """The values of a configuration file, by option.
 
     Args:
         path: The file.
-        options: What it may hold.
+        kind: Of plan, whose options it may hold.
 
     Raises:
         SettingsError: It cannot be read, is no YAML mapping, has an unknown key, or a value of another type.
@@ -71,7 +72,7 @@ def read(path: str | Path, options: Mapping[str, Option] = FITTED) -> dict[str, 
         raise SettingsError(f"the configuration {path} must be lines of the form `members: 4`")
     values: dict[str, Any] = {}
     for key, value in content.items():
-        option = _option(str(key), path, options)
+        option = _option(str(key), path, options_of(kind))
         if option.name in values:
             raise SettingsError(f"{path} names {option.name} twice")
         values[option.name] = _value(option, value, path)
@@ -98,19 +99,20 @@ def _value(option: Option, value: Any, path: str | Path) -> Any:  # noqa: ANN401
         raise SettingsError(f"{path}: {option.name}: {error.message}") from error
 
 
-def given(parameters: Mapping[str, Any], options: Mapping[str, Option] = FITTED) -> dict[str, Any]:
+def given(parameters: Mapping[str, Any], kind: Kind = Plan) -> dict[str, Any]:
     """Of click's parameters the options that the user wrote."""
+    options = options_of(kind)
     values = {name: value for name, value in parameters.items() if name in options and value not in (None, ())}
     return {name: dict(value) if isinstance(options[name].kind, Pair) else value for name, value in values.items()}
 
 
-def merged(file: Mapping[str, Any], line: Mapping[str, Any], options: Mapping[str, Option] = FITTED) -> dict[str, Any]:
+def merged(file: Mapping[str, Any], line: Mapping[str, Any], kind: Kind = Plan) -> dict[str, Any]:
     """The values of a file, overridden by those of the command line, also where another name says the same.
 
     Raises:
         SettingsError: The line names another preset, and the file every setting that a preset could decide.
     """
-    decided = {name for name, option in options.items() if "settings" in option.setting.path} - _RIVALS.keys()
+    decided = {name for name, option in options_of(kind).items() if "settings" in option.setting.path} - _RIVALS.keys()
     if line.get("preset", file.get("preset")) != file.get("preset") and decided <= file.keys():
         raise SettingsError(
             f"preset {line['preset']} would change nothing: the configuration names every setting. Leave --preset out, "
@@ -128,7 +130,7 @@ def plan(values: Mapping[str, Any]) -> Plan:
     """
     if "keep" in values and values.get("budget", NONE) != NONE:
         raise SettingsError("give either budget or keep, not both: a budget finds the share to keep by itself")
-    return placed(Plan.of(*_start(values)), {**values, "budget": NONE} if "keep" in values else values, FITTED)
+    return placed(Plan.of(*_start(values)), {**values, "budget": NONE} if "keep" in values else values)
 
 
 def comparison(values: Mapping[str, Any]) -> Grid:
@@ -137,7 +139,7 @@ def comparison(values: Mapping[str, Any]) -> Grid:
     Raises:
         SettingsError: A value is outside its limits, or two exclude each other.
     """
-    lists, rest = _divided(values, COMPARED)
+    lists, rest = _divided(values, Grid)
     common = plan(rest)
     if all_of("methods", lists.get("methods", (ALL,))):
         lists["methods"] = arms(common)
@@ -150,7 +152,7 @@ def streams(values: Mapping[str, Any]) -> StreamGrid:
     Raises:
         SettingsError: A value is outside its limits, or two exclude each other.
     """
-    lists, rest = _divided(values, STREAMED)
+    lists, rest = _divided(values, StreamGrid)
     if all_of("strategies", lists.get("strategies", ())):
         lists["strategies"] = tuple(STRATEGIES)
     if "sources" in rest and (others := [name for name in _OF_ONE_SOURCE if name in rest]):
@@ -159,7 +161,7 @@ def streams(values: Mapping[str, Any]) -> StreamGrid:
     if "capacity" not in rest and len(implied) > 1:
         raise SettingsError("keep, channels and delta belong to different capacities: name the capacity, or give one")
     given = {"capacity": implied[0], **rest} if implied else rest
-    return replace(placed(StreamGrid.of(*_start(rest)), given, STREAMED), **lists)
+    return replace(placed(StreamGrid.of(*_start(rest)), given), **lists)
 
 
 def _start(values: Mapping[str, Any]) -> tuple[Preset, str]:
@@ -167,17 +169,17 @@ def _start(values: Mapping[str, Any]) -> tuple[Preset, str]:
     return Preset(values.get("preset", Preset.DEFAULT)), values.get("architecture", Plan.architecture)
 
 
-def _divided(values: Mapping[str, Any], options: Mapping[str, Option]) -> tuple[dict[str, Any], dict[str, Any]]:
+def _divided(values: Mapping[str, Any], kind: Kind) -> tuple[dict[str, Any], dict[str, Any]]:
     """The axes of a grid, and the rest."""
-    lists = {name: tuple(values[name]) for name in axes(options) if name in values}
+    lists = {name: tuple(values[name]) for name in axes(kind) if name in values}
     return lists, {name: value for name, value in values.items() if name not in lists}
 
 
-def placed(start: P, values: Mapping[str, Any], options: Mapping[str, Option]) -> P:
+def placed(start: P, values: Mapping[str, Any]) -> P:
     """A plan with the values in their places, each part replaced at once: its limits hold for the whole."""
     if "epochs" in values and "steps" not in values:
         values = {**values, "steps": NONE}  # who asks for 100 epochs wants 100 epochs
-    changes: dict[str, Any] = {}
+    options, changes = options_of(type(start)), dict[str, Any]()
     for name, value in values.items():
         *parts, last = options[name].setting.path
         inner = changes
@@ -204,8 +206,7 @@ def _is_part(value: object) -> bool:
 
 def resolved(plan: Plan | Grid | StreamGrid) -> dict[str, Any]:
     """Every option's value, as a configuration file holds it, which makes an equal plan of it."""
-    options = {Plan: FITTED, Grid: COMPARED, StreamGrid: STREAMED}[type(plan)]
-    found = {name: _plain(option.setting.of(plan)) for name, option in options.items()}
+    found = {name: _plain(option.setting.of(plan)) for name, option in options_of(type(plan)).items()}
     asked = {name: value for name, value in found.items() if (name, value) != ("image_size", None)}
     return {name: value for name, value in asked.items() if name not in _unused(plan)}
 
@@ -219,8 +220,7 @@ def _unused(plan: Plan | Grid | StreamGrid) -> Sequence[str]:
 
 def common(grid: Grid | StreamGrid) -> dict[str, Any]:
     """The options that all runs of a grid share."""
-    lists = axes(COMPARED if isinstance(grid, Grid) else STREAMED)
-    return {name: value for name, value in resolved(grid).items() if name not in lists}
+    return {name: value for name, value in resolved(grid).items() if name not in axes(type(grid))}
 
 
 def _plain(value: Any) -> Any:  # noqa: ANN401

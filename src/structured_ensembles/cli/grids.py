@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from structured_ensembles.cli.kinds import Whole
-from structured_ensembles.cli.options import Option, Sectioned, axes, declared
+from structured_ensembles.cli.options import Sectioned, axes, declared, options_of
 from structured_ensembles.cli.printing import head, line, note, resuming, say
 from structured_ensembles.cli.verb import plugin_option
 from structured_ensembles.errors import SettingsError
@@ -28,12 +28,12 @@ G = TypeVar("G", bound="Grid | StreamGrid")
 R = TypeVar("R", bound="Outcome")
 
 
-def gridded(verb: str, options: Mapping[str, Option], examples: str) -> Callable[[Command], Command]:
+def gridded(verb: str, grid: type[Grid | StreamGrid], examples: str) -> Callable[[Command], Command]:
     """Make a function the verb of a grid: with its options, and those of all grids."""
     out = f"A new folder. [default: runs/{verb}-DATA-ARCHITECTURE]"
     decorators = (
-        click.command(cls=Sectioned, options=options, examples=examples),
-        declared(*options.values()),
+        click.command(cls=Sectioned, options=options_of(grid), examples=examples),
+        declared(*options_of(grid).values()),
         plugin_option,
         click.option("--config", metavar="FILE.yaml", help="Read options from a file, one `name: value` a line."),
         click.option("--jobs", type=Whole(), help="Runs at once. [default: one for each core; 1 with a GPU]"),
@@ -49,14 +49,12 @@ def gridded(verb: str, options: Mapping[str, Option], examples: str) -> Callable
     return decorate
 
 
-def asked(
-    verb: str, options: Mapping[str, Option], make: Callable[[Mapping[str, Any]], G], parameters: Mapping[str, Any]
-) -> G:
+def asked(verb: str, kind: type[G], make: Callable[[Mapping[str, Any]], G], parameters: Mapping[str, Any]) -> G:
     """The grid that the user asked for, in a configuration, on the command line or in the folder that they go on with.
 
     Args:
         verb: Of the command.
-        options: Of the verb.
+        kind: Of grid.
         make: A grid of values.
         parameters: Click's.
 
@@ -65,9 +63,9 @@ def asked(
     """
     from structured_ensembles.cli import configuration
 
-    file = configuration.read(parameters["config"], options) if parameters["config"] else {}
-    values = configuration.merged(file, configuration.given(parameters, options), options)
-    return _extended(verb, parameters["out"], values, options, make) if parameters["resume"] else make(values)
+    file = configuration.read(parameters["config"], kind) if parameters["config"] else {}
+    values = configuration.merged(file, configuration.given(parameters, kind), kind)
+    return _extended(verb, parameters["out"], values, kind, make) if parameters["resume"] else make(values)
 
 
 def at_once(jobs: int | None) -> int:
@@ -91,7 +89,7 @@ def _extended(
     verb: str,
     out: Path | None,
     values: Mapping[str, Any],
-    options: Mapping[str, Option],
+    kind: type[G],
     make: Callable[[Mapping[str, Any]], G],
 ) -> G:
     """The grid in a folder, with what the user adds to it.
@@ -100,7 +98,7 @@ def _extended(
         verb: Of the command.
         out: The folder.
         values: What the user wrote.
-        options: Of the verb.
+        kind: Of grid.
         make: A grid of values.
 
     Raises:
@@ -115,10 +113,10 @@ def _extended(
     path = out / CONFIGURATIONS[verb]
     if not path.exists():
         raise SettingsError(f"there is no comparison in {out} to go on with (no {path.name}): leave out --resume")
-    stored = configuration.read(path, options)
-    grid, asked = make(stored), make(configuration.merged(stored, values, options))
+    stored = configuration.read(path, kind)
+    grid, asked = make(stored), make(configuration.merged(stored, values, kind))
     check_same(out, configuration.common(grid), configuration.common(asked))
-    both = {axis: [*getattr(grid, axis), *getattr(asked, axis)] for axis in axes(options)}
+    both = {axis: [*getattr(grid, axis), *getattr(asked, axis)] for axis in axes(kind)}
     return make({**stored, **{axis: list(dict.fromkeys(both[axis])) for axis in both}})
 
 

@@ -11,14 +11,8 @@ import click
 
 from structured_ensembles.cli.stopping import Terminated, stoppable
 from structured_ensembles.cli.verb import debug_option, write_examples
-from structured_ensembles.cli.verbs.compare import compare
-from structured_ensembles.cli.verbs.continual import continual
-from structured_ensembles.cli.verbs.demo import demo
-from structured_ensembles.cli.verbs.evaluate import evaluate
-from structured_ensembles.cli.verbs.fit import fit
-from structured_ensembles.cli.verbs.inspect import inspect
-from structured_ensembles.cli.verbs.predict import predict
 from structured_ensembles.errors import SettingsError, StructensError
+from structured_ensembles.options.catalogue import VERBS
 
 _INTERRUPTED, _TERMINATED = 130, 143
 """Exit statuses, as shells count them: 128 and the signal."""
@@ -40,6 +34,22 @@ class _Mistake(click.ClickException):
 
 
 class _Structens(click.Group):
+    """The verbs of the catalogue, each imported when it is called: its options take time to describe."""
+
+    def list_commands(self, _: click.Context) -> list[str]:
+        return list(VERBS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command:
+        try:
+            verb: click.Command = VERBS[cmd_name]
+        except SettingsError as error:
+            ctx.fail(str(error))
+        return verb
+
+    def format_commands(self, _: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, VERBS.about(name)) for name in VERBS])
+
     def format_help_text(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         super().format_help_text(ctx, formatter)
         write_examples(_EXAMPLES, formatter)
@@ -92,6 +102,4 @@ def main() -> None:
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 
-for _verb in (demo, fit, predict, evaluate, inspect, compare, continual):
-    main.add_command(_verb)
 main.params.append(debug_option())

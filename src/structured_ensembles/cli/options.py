@@ -77,11 +77,17 @@ class Option:
         return self.setting.key
 
 
-def _options(plan: type[Plan | Grid | StreamGrid]) -> dict[str, Option]:
-    """Everything that a plan holds, by name, section by section."""
-    found = sorted(chosen_in(plan), key=lambda setting: TITLES.index(setting.section))
-    default, published = (plan.of(preset) for preset in (Preset.DEFAULT, Preset.PUBLISHED))
-    return {one.key: Option(one, _kind(one), _shown(one, default, published)) for one in found}
+def options_of(plan: Any) -> Mapping[str, Option]:  # noqa: ANN401 (one of the kinds of plans)
+    """Everything that a plan holds, by name, section by section: what `fit`, `compare` or `continual` can be told."""
+    if plan not in _MADE:
+        found = sorted(chosen_in(plan), key=lambda setting: TITLES.index(setting.section))
+        default, published = (plan.of(preset) for preset in (Preset.DEFAULT, Preset.PUBLISHED))
+        _MADE[plan] = {one.key: Option(one, _kind(one), _shown(one, default, published)) for one in found}
+    return _MADE[plan]
+
+
+_MADE: dict[Any, Mapping[str, Option]] = {}
+"""What `options_of` has described: each takes time, and few are needed."""
 
 
 def _kind(setting: Setting) -> Kind:
@@ -120,13 +126,9 @@ def _text(value: Any) -> str:  # noqa: ANN401 (whatever settings hold)
     return f"{value:g}" if isinstance(value, float) else str(value).removesuffix(" bytes")
 
 
-FITTED, COMPARED, STREAMED = _options(Plan), _options(Grid), _options(StreamGrid)
-"""All options of `fit`, of `compare` and of `continual` by name."""
-
-
-def axes(options: Mapping[str, Option]) -> list[str]:
+def axes(grid: type[Any]) -> list[str]:
     """Those of a grid's options of which each stands for several runs."""
-    return [name for name, option in options.items() if len(option.setting.path) == 1]
+    return [name for name, option in options_of(grid).items() if len(option.setting.path) == 1]
 
 
 def declared(*options: Option) -> Callable[[Command], Command]:

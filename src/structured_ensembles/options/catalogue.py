@@ -148,3 +148,21 @@ BLOCKS: Registry[Any] = Registry(
     },
 )
 """What is measured about an ensemble, in the order of reports: called with an `evaluation.subject.Subject`."""
+
+VERBS: Registry[Any] = Registry(
+    "command",
+    "cli.verbs",
+    {
+        "demo": ("demo:demo", "Watch the whole method on handwritten digits, in a minute or two."),
+        "fit": ("fit:fit", "Train, measure and save a structured ensemble."),
+        "predict": ("predict:predict", "Say what IMAGES show, and how sure that is."),
+        "evaluate": ("evaluate:evaluate", "Measure an ARTEFACT on the test images of DATA."),
+        "inspect": ("inspect:inspect", "Show what is in an ARTEFACT: its members, what they share and what they cost."),
+        "compare": ("compare:compare", "Set a structured ensemble beside its rivals, at equal bytes."),
+        "continual": (
+            "continual:continual",
+            "Learn one task after the other in one network, and measure forgetting.",
+        ),
+    },
+)
+"""The verbs of `structens`, each with what its help begins with."""

@@ -140,8 +140,9 @@ def chosen_in(kind: type[DataclassInstance], section: str = "", path: tuple[str,
 
 
 def _reworded(found: Setting, part: Part) -> Setting:
-    words = part.words.get(found.key, found.about.help)
-    return dataclasses.replace(found, about=dataclasses.replace(found.about, help=words))
+    if found.key not in part.words:
+        return found
+    return dataclasses.replace(found, about=dataclasses.replace(found.about, help=part.words[found.key]))
 
 
 def alternatives(annotation: Any) -> tuple[Any, bool]:  # noqa: ANN401

@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 from structured_ensembles.cli.grids import asked, at_once, gridded, opened, plan_of, show, tell_failure
-from structured_ensembles.cli.options import COMPARED
 from structured_ensembles.cli.printing import note, say
 from structured_ensembles.cli.verb import folder_for
+from structured_ensembles.options.plans import Grid
 
 _EXAMPLES = """
 structens compare --seeds 3                                          all methods, on handwritten digits
@@ -25,7 +25,7 @@ _FILES = (
 )
 
 
-@gridded("compare", COMPARED, _EXAMPLES)
+@gridded("compare", Grid, _EXAMPLES)
 def compare(**parameters: Any) -> None:  # noqa: ANN401 (click's)
     """Set a structured ensemble beside its rivals, at equal bytes.
 
@@ -48,7 +48,7 @@ def compare(**parameters: Any) -> None:  # noqa: ANN401 (click's)
     from structured_ensembles.experiments.comparison.tables import console
     from structured_ensembles.experiments.comparison.writing import write_tables
 
-    grid = asked("compare", COMPARED, configuration.comparison, parameters)
+    grid = asked("compare", Grid, configuration.comparison, parameters)
     folder = parameters["out"] or folder_for([grid.plan.data], grid.plan.architecture, verb="compare")
     jobs, resume = at_once(parameters["jobs"]), parameters["resume"]
     if not resume:

@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from structured_ensembles.cli.grids import asked, at_once, gridded, opened, plan_of, show, tell_failure
-from structured_ensembles.cli.options import STREAMED
 from structured_ensembles.cli.printing import head, line, note, quoted, say
 from structured_ensembles.cli.verb import folder_for
+from structured_ensembles.options.plans import StreamGrid
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -36,9 +36,9 @@ _FILES = (
 )
 
 
-@gridded("continual", STREAMED, _EXAMPLES)
+@gridded("continual", StreamGrid, _EXAMPLES)
 def continual(**parameters: Any) -> None:  # noqa: ANN401 (click's)
-    """Learn one task after the other in one network, and measure what is forgotten.
+    """Learn one task after the other in one network, and measure forgetting.
 
     Images become a STREAM of tasks. Every STRATEGY learns it from the first task to the last, with every seed: after
     each task, all tasks so far are measured. Which task an image belongs to is known. A run that fails is reported in
@@ -53,7 +53,7 @@ def continual(**parameters: Any) -> None:  # noqa: ANN401 (click's)
     from structured_ensembles.continual.results.tables import console, notices
     from structured_ensembles.experiments import streams
 
-    grid = asked("continual", STREAMED, configuration.streams, parameters)
+    grid = asked("continual", StreamGrid, configuration.streams, parameters)
     plan = grid.plan
     kind = [] if plan.sources or plan.kind == "split" else [str(plan.kind)]
     default = folder_for(plan.sources or [plan.data], *kind, plan.architecture, verb="continual")

@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING
 
 import click
 
-from structured_ensembles.cli.options import FITTED, declared
+from structured_ensembles.cli.options import declared, options_of
 from structured_ensembles.cli.printing import head, say
 from structured_ensembles.cli.verb import Verb
+from structured_ensembles.options.plans import Plan
 
 if TYPE_CHECKING:
     from structured_ensembles.cli.session import Session
@@ -26,7 +27,7 @@ structens demo --seed 1 --out runs/demo-seed-1
     type=click.Path(path_type=Path),
     help="A new folder for the results. [default: runs/demo, runs/demo-2, ...]",
 )
-@declared(FITTED["seed"])
+@declared(options_of(Plan)["seed"])
 def demo(out: Path | None, seed: int | None) -> None:
     """Watch the whole method on handwritten digits, in a minute or two.
 

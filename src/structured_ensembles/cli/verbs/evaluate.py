@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from structured_ensembles.cli.options import FITTED, declared
+from structured_ensembles.cli.options import declared, options_of
 from structured_ensembles.cli.printing import data_json, line, note, rejection, results, say
 from structured_ensembles.cli.verb import Verb, plugin_option
 from structured_ensembles.options.catalogue import BLOCKS
+from structured_ensembles.options.plans import Plan
 
 if TYPE_CHECKING:
     from structured_ensembles.artefact.file import Record
@@ -29,7 +30,7 @@ _ONLY_WITH_ALL = ("against", "ood", "sample", "epsilon", "cifar_c", "seed", "ski
 @click.command(cls=Verb, examples=_EXAMPLES)
 @click.argument("artefact", type=_PATH)
 @click.option("--data", required=True, metavar="DATA", help="What to measure on: its test images, named as for fit.")
-@declared(FITTED["image_size"])
+@declared(options_of(Plan)["image_size"])
 @click.option("--bins", type=click.IntRange(1), default=15, show_default=True, help="Of the calibration error.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON, as metrics.json has it.")
 @click.option("--all", "everything", is_flag=True, help="Measure everything, and write metrics.json and report.html.")

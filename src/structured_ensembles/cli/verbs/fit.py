@@ -7,15 +7,15 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from structured_ensembles.cli.options import FITTED, Sectioned, declared
+from structured_ensembles.cli.options import Sectioned, declared, options_of
 from structured_ensembles.cli.printing import say
 from structured_ensembles.cli.verb import folder_for, plugin_option
+from structured_ensembles.options.plans import Plan
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from structured_ensembles.cli.session import Session
-    from structured_ensembles.options.plans import Plan
 
 _OUT = click.Path(path_type=Path)
 
@@ -27,8 +27,8 @@ structens fit --resume --out runs/mnist
 """
 
 
-@click.command(cls=Sectioned, options=FITTED, examples=_EXAMPLES)
-@declared(*FITTED.values())
+@click.command(cls=Sectioned, options=options_of(Plan), examples=_EXAMPLES)
+@declared(*options_of(Plan).values())
 @plugin_option
 @click.option(
     "--config", metavar="FILE.yaml", help="Read options from a file, one `name: value` a line; those given here win."

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -122,7 +121,7 @@ def _width_table(widths: Mapping[str, Any]) -> tuple[list[str], list[list[str]]]
 
 
 def _summary(values: Sequence[int]) -> list[str]:
-    return [str(min(values)), f"{fmean(values):.1f}", str(max(values))]
+    return [str(min(values)), f"{sum(values) / len(values):.1f}", str(max(values))]
 
 
 def _print_overlaps(found: Mapping[str, Any]) -> None:
@@ -136,7 +135,7 @@ def _print_overlaps(found: Mapping[str, Any]) -> None:
         table(heads, lines)
     values = list(pairs.values())
     say(
-        f"On average {fmean(values):.2f}, from {min(values):.2f} to {max(values):.2f}; "
+        f"On average {sum(values) / len(values):.2f}, from {min(values):.2f} to {max(values):.2f}; "
         f"members of these widths that were cut at random would share {found['overlap_by_chance']:.2f}."
     )
 
