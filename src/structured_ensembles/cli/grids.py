@@ -11,7 +11,7 @@ import click
 from structured_ensembles.cli.kinds import Whole
 from structured_ensembles.cli.options import Sectioned, axes, declared, options_of
 from structured_ensembles.cli.printing import head, line, note, resuming, say
-from structured_ensembles.cli.verb import plugin_option
+from structured_ensembles.cli.verb import plugin_option, together
 from structured_ensembles.errors import SettingsError
 
 if TYPE_CHECKING:
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from rich.console import Console
 
-    from structured_ensembles.cli.options import Command
+    from structured_ensembles.cli.verb import Command
     from structured_ensembles.data.sources import ImageData
     from structured_ensembles.experiments.grids import Outcome
     from structured_ensembles.options.plans import Grid, StreamGrid
@@ -31,7 +31,7 @@ R = TypeVar("R", bound="Outcome")
 def gridded(verb: str, grid: type[Grid | StreamGrid], examples: str) -> Callable[[Command], Command]:
     """Make a function the verb of a grid: with its options, and those of all grids."""
     out = f"A new folder. [default: runs/{verb}-DATA-ARCHITECTURE]"
-    decorators = (
+    return together(
         click.command(cls=Sectioned, options=options_of(grid), examples=examples),
         declared(*options_of(grid).values()),
         plugin_option,
@@ -40,13 +40,6 @@ def gridded(verb: str, grid: type[Grid | StreamGrid], examples: str) -> Callable
         click.option("--out", type=click.Path(path_type=Path), help=out),
         click.option("--resume", is_flag=True, help="Go on with the comparison in --out, or add to it."),
     )
-
-    def decorate(function: Command) -> Command:
-        for decorator in reversed(decorators):
-            function = decorator(function)
-        return function
-
-    return decorate
 
 
 def asked(verb: str, kind: type[G], make: Callable[[Mapping[str, Any]], G], parameters: Mapping[str, Any]) -> G:

@@ -23,7 +23,7 @@ from structured_ensembles.cli.kinds import (
     Text,
     Whole,
 )
-from structured_ensembles.cli.verb import Verb
+from structured_ensembles.cli.verb import Command, Verb, together
 from structured_ensembles.options import ensemble, streams
 from structured_ensembles.options.budget import Budget
 from structured_ensembles.options.choices import Choice, Preset
@@ -34,9 +34,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from structured_ensembles.cli.kinds import Kind
-
-Command = Any
-"""A function that click decorates."""
 
 TITLES = (
     "Stream",
@@ -133,13 +130,7 @@ def axes(grid: type[Any]) -> list[str]:
 
 def declared(*options: Option) -> Callable[[Command], Command]:
     """Decorate a verb with options; what the user does not give arrives as None, or as () if it is repeatable."""
-
-    def decorate(function: Command) -> Command:
-        for option in reversed(options):
-            function = _declaration(option)(function)
-        return function
-
-    return decorate
+    return together(*map(_declaration, options))
 
 
 def _declaration(option: Option) -> Callable[[Command], Command]:

@@ -9,7 +9,22 @@ from typing import TYPE_CHECKING, Any
 import click
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
+
+
+Command = Any
+"""A function that click decorates, or what has become of it."""
+
+
+def together(*decorators: Callable[[Command], Command]) -> Callable[[Command], Command]:
+    """One decorator for several, the first outermost."""
+
+    def decorate(function: Command) -> Command:
+        for decorator in reversed(decorators):
+            function = decorator(function)
+        return function
+
+    return decorate
 
 
 class Verb(click.Command):
@@ -50,7 +65,7 @@ def debug_option() -> click.Option:
     return click.Option(["--debug"], is_flag=True, expose_value=False, callback=_remember, help=text)
 
 
-def plugin_option(command: Any) -> Any:  # noqa: ANN401 (a function that click decorates)
+def plugin_option(command: Command) -> Command:
     """``--plugin`` for a verb that builds networks or looks for channels."""
     return click.option(
         "--plugin",

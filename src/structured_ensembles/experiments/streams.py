@@ -89,9 +89,7 @@ def network(plan: StreamPlan, first: Task) -> NetworkSpec:
         StructensError: It cannot be built for these images, or has no output layer to leave out.
     """
     mean, std = datasets.mean_and_std(first.train)
-    channels, height, width = first.input_shape
-    shape = (channels, height, width)
-    spec = NetworkSpec(plan.architecture, shape, len(first.classes), plan.arguments, mean, std)
+    spec = NetworkSpec(plan.architecture, first.input_shape, len(first.classes), plan.arguments, mean, std)
     draw(lambda: backbone(spec), 0)
     return spec
 

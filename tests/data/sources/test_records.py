@@ -6,7 +6,8 @@ import torch
 from hypothesis import given
 from torch.utils.data import DataLoader, Subset
 
-from structured_ensembles.data.sources import ImageData, Split, divide, mean_and_std
+from structured_ensembles.data.sources import ImageData, Split, mean_and_std
+from structured_ensembles.data.sources.records import divide
 from structured_ensembles.errors import DataError
 
 

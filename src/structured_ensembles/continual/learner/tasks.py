@@ -61,9 +61,10 @@ class Task:
         return {"training set": self.train, "held-out set": self.held_out, "test set": self.test}
 
     @property
-    def input_shape(self) -> tuple[int, ...]:
+    def input_shape(self) -> tuple[int, int, int]:
         """(C, H, W)."""
-        return tuple(self.train.images.shape[1:])
+        channels, height, width = self.train.images.shape[1:]
+        return channels, height, width
 
     @property
     def fingerprint(self) -> str:
