@@ -6,6 +6,7 @@ from dataclasses import replace
 import torch
 
 from structured_ensembles.evaluation import cost
+from structured_ensembles.evaluation.answers import Answers
 from structured_ensembles.evaluation.entry import evaluated, plain, row, unfitted
 from structured_ensembles.evaluation.metrics import measure
 from structured_ensembles.networks import NetworkSpec
@@ -23,9 +24,11 @@ def test_a_cost_in_a_file_is_plain_and_unrounded():
 
 def test_an_entry_survives_json_and_becomes_a_row():
     ensemble = cost.untrained(NetworkSpec("mlp", (1, 8, 8), 3), ("a", "b", "c"), 2)
-    prediction = ensemble.predict(torch.rand(5, 1, 8, 8))
+    logits = ensemble.logits(torch.rand(5, 1, 8, 8))
+    prediction = Answers(logits, None, ensemble.record.combine).prediction
     right = prediction.classes
-    entry = json.loads(json.dumps(evaluated(ensemble, prediction, right, seconds=65.5), allow_nan=False))
+    answers = Answers(logits, right, ensemble.record.combine)
+    entry = json.loads(json.dumps(evaluated(ensemble, answers, seconds=65.5), allow_nan=False))
 
     assert entry["metrics"] == plain(measure(prediction.probabilities, right))
     assert entry["metrics"]["entropy_wrong"] is None

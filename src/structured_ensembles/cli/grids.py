@@ -79,11 +79,7 @@ def at_once(jobs: int | None) -> int:
 
 
 def _extended(
-    verb: str,
-    out: Path | None,
-    values: Mapping[str, Any],
-    kind: type[G],
-    make: Callable[[Mapping[str, Any]], G],
+    verb: str, out: Path | None, values: Mapping[str, Any], kind: type[G], make: Callable[[Mapping[str, Any]], G]
 ) -> G:
     """The grid in a folder, with what the user adds to it.
 

@@ -10,19 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from structured_ensembles.cli.kinds import (
-    NONE,
-    Number,
-    OneOf,
-    OrNone,
-    Pair,
-    Scalar,
-    Seeds,
-    Several,
-    Switch,
-    Text,
-    Whole,
-)
+from structured_ensembles.cli import kinds
 from structured_ensembles.cli.verb import Command, Verb, together
 from structured_ensembles.options import ensemble, streams
 from structured_ensembles.options.budget import Budget
@@ -51,7 +39,13 @@ TITLES = (
 """Of the sections, in the order of the help."""
 _LISTS = ("methods", "strategies")
 """Axes that hold everything there is, unless they are told otherwise."""
-_KINDS: Mapping[Any, Kind] = {str: Text(), int: Whole(), float: Number(), bool: Switch(), Budget: Text()}
+_KINDS: Mapping[Any, Kind] = {
+    str: kinds.Text(),
+    int: kinds.Whole(),
+    float: kinds.Number(),
+    bool: kinds.Switch(),
+    Budget: kinds.Text(),
+}
 
 
 @dataclass(frozen=True)
@@ -89,15 +83,15 @@ _MADE: dict[Any, Mapping[str, Option]] = {}
 
 def _kind(setting: Setting) -> Kind:
     if setting.about.seeds:
-        return Seeds()
+        return kinds.Seeds()
     inner, optional = alternatives(setting.type)
     arguments = typing.get_args(inner)
     if typing.get_origin(inner) is tuple:
-        return Several(_KINDS[arguments[0]])
+        return kinds.Several(_KINDS[arguments[0]])
     if arguments:  # a mapping
-        return Pair(_KINDS.get(arguments[1], Scalar()))
-    kind = OneOf(*(setting.about.among or map(str, inner))) if issubclass(inner, Choice) else _KINDS[inner]
-    return OrNone(kind) if optional else kind
+        return kinds.Pair(_KINDS.get(arguments[1], kinds.Scalar()))
+    kind = kinds.OneOf(*(setting.about.among or map(str, inner))) if issubclass(inner, Choice) else _KINDS[inner]
+    return kinds.OrNone(kind) if optional else kind
 
 
 def _shown(setting: Setting, default: Plan | Grid | StreamGrid, published: Plan | Grid | StreamGrid) -> str:
@@ -115,7 +109,7 @@ def _shown(setting: Setting, default: Plan | Grid | StreamGrid, published: Plan 
 def _text(value: Any) -> str:  # noqa: ANN401 (whatever settings hold)
     """As one would type it."""
     if value is None or isinstance(value, bool):
-        return {None: NONE, True: "yes", False: "no"}[value]
+        return {None: kinds.NONE, True: "yes", False: "no"}[value]
     if isinstance(value, Mapping):
         return ",".join(f"{name}={_text(one)}" for name, one in value.items())
     if isinstance(value, tuple):
@@ -136,9 +130,9 @@ def declared(*options: Option) -> Callable[[Command], Command]:
 def _declaration(option: Option) -> Callable[[Command], Command]:
     name = "--" + option.name.replace("_", "-")
     make = partial(click.option, help=f"{option.setting.about.help} {option.shown}".strip())
-    if isinstance(option.kind, Switch):
+    if isinstance(option.kind, kinds.Switch):
         return make(f"{name}/--no-{name[2:]}", option.name, default=None)
-    return make(name, option.name, type=option.kind, multiple=isinstance(option.kind, Pair), metavar=None)
+    return make(name, option.name, type=option.kind, multiple=isinstance(option.kind, kinds.Pair), metavar=None)
 
 
 class Sectioned(Verb):

@@ -116,7 +116,7 @@ def _checked_batch(batch: object) -> tuple[Tensor, Tensor]:
     return inputs, labels
 
 
-def refuse_repeats(source: Source) -> None:
+def refuse_repeats(source: object) -> None:
     """Refuse a source of which a split could put one example into both of its parts.
 
     Raises:
@@ -129,7 +129,7 @@ def refuse_repeats(source: Source) -> None:
         )
 
 
-def repeats(source: Source) -> bool:
+def repeats(source: object) -> bool:
     """Whether one example can come out several times: a loader draws with replacement, or a subset names it twice.
 
     Samplers that are not torch's own are asked for one epoch, or for as much of it as cannot be without a repetition.

@@ -1,4 +1,4 @@
-"""Labelled examples: one value, read and checked once, from which every stage takes what it needs."""
+"""Data examples: one value, read and checked once, from which every stage takes what it needs."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any
+from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor
@@ -38,16 +38,19 @@ class Examples:
     example: Tensor
 
     @staticmethod
-    def of(source: Source, classes: Sequence[str] | int | None = None) -> Examples:
+    def of(source: Data, classes: Sequence[str] | int | None = None) -> Examples:
         """Read and check what a source of data holds; where labels must be read to be known, that is one pass.
 
         Args:
-            source: A loader, a dataset of (x, y), or any iterable of batches of inputs (B, ...) and labels (B,).
+            source: A loader, a dataset of (x, y), or any iterable of batches of inputs (B, ...) and labels (B,);
+                or what this has made of one, which comes back.
             classes: Names of the classes, or how many there are; None, or none, numbers those of the labels.
 
         Raises:
             DataError: There are no examples, inputs are no tensors or not finite, or labels are no numbers from 0 on.
         """
+        if isinstance(source, Examples):
+            return source
         dataset = as_dataset(source)
         check_finite(dataset)
         example, labels = _example(dataset), labels_of(dataset)
@@ -167,3 +170,7 @@ def fingerprint(*parts: Examples) -> str:
 
 FINGERPRINT_INPUTS = 32
 """So many inputs of a set tell it from another one."""
+
+
+Data: TypeAlias = "Source | Examples"
+"""What examples can be made of: a source of data, or examples."""

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from structured_ensembles.artefact.file import Record
+from structured_ensembles.data.examples import Examples
 from structured_ensembles.data.sources import as_float
 from structured_ensembles.errors import ArtefactError, DataError
 from structured_ensembles.options.choices import Combine
@@ -83,10 +84,20 @@ def ask(ensemble: Ensemble, images: Tensor, labels: Tensor | None = None, what: 
     """
     if labels is not None and len(labels) != len(images):
         raise DataError(f"{len(images)} images and {len(labels)} labels: pass one label per image")
-    logits = logits_of(ensemble, track(torch.split(images, CHUNK), what))
-    broken = int(logits.isnan().any(dim=2).any(dim=0).sum())
-    if broken:
-        raise DataError(f"the logits of {broken} of {len(images)} images are NaN: train the ensemble again")
+    return _asked(ensemble, track(torch.split(images, CHUNK), what), labels)
+
+
+def ask_about(ensemble: Ensemble, examples: Examples, what: str = "") -> Answers:
+    """Run all members once on labelled examples, with a progress bar if it is said what for; see `ask`."""
+    batches: Iterable[tuple[Tensor, Tensor]] = examples.batches(CHUNK, 0, shuffle=False)
+    batches = track(batches, what) if what else batches
+    return _asked(ensemble, (inputs for inputs, _ in batches), examples.labels)
+
+
+def _asked(ensemble: Ensemble, parts: Iterable[Tensor], labels: Tensor | None) -> Answers:
+    logits = logits_of(ensemble, parts)
+    if broken := int(logits.isnan().any(dim=2).any(dim=0).sum()):
+        raise DataError(f"the logits of {broken} of {logits.shape[1]} images are NaN: train the ensemble again")
     return Answers(logits, None if labels is None else labels.cpu().long(), ensemble.record.combine)
 
 

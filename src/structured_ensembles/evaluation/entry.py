@@ -7,15 +7,13 @@ from collections.abc import Mapping
 from dataclasses import asdict, is_dataclass
 from typing import Any
 
-from torch import Tensor
-
 from structured_ensembles.evaluation import cost
-from structured_ensembles.evaluation.metrics import Metrics, measure
+from structured_ensembles.evaluation.answers import Answers
+from structured_ensembles.evaluation.metrics import Metrics, checked_answers, measure
 from structured_ensembles.evaluation.table import Row
 from structured_ensembles.networks.sizes import Cost
 from structured_ensembles.prediction.ensemble import Ensemble
-from structured_ensembles.prediction.uncertainty import disagreement, rejection_report
-from structured_ensembles.types import Prediction
+from structured_ensembles.prediction.uncertainty import disagreement
 
 SCHEMA, VERSION = "structens-evaluation", 1
 """Of the ``metrics.json`` of a whole evaluation."""
@@ -27,39 +25,30 @@ def title(name: str, members: int) -> str:
     return words.get(name, name) + ("" if members == 1 else f" x {members}")
 
 
-def evaluated(
-    ensemble: Ensemble, prediction: Prediction, labels: Tensor, *, bins: int = 15, seconds: float | None = None
-) -> dict[str, Any]:
+def evaluated(ensemble: Ensemble, answers: Answers, *, bins: int = 15, seconds: float | None = None) -> dict[str, Any]:
     """Everything that is measured about an ensemble: one method's part of ``metrics.json``.
 
     Args:
         ensemble: Whose answers they are.
-        prediction: Its `answer` to N images.
-        labels: (N,), what the images show.
+        answers: To N labelled images.
         bins: Of the calibration error.
         seconds: How long fitting took; None if that is not known.
     """
-    record = ensemble.record
+    record, prediction = ensemble.record, answers.prediction
+    threshold: Any = record.summary.get("rejection_threshold")
+    rejection = answers.rejection(threshold)  # None where the artefact has no threshold
     return {
         "name": title(record.method, record.members),
         "method": record.method,
         "members": record.members,
-        "metrics": plain(measure(prediction.probabilities, labels, bins)),
+        "metrics": plain(measure(prediction.probabilities, checked_answers(answers), bins)),
         "calibration_bins": bins,
         "disagreement": float(disagreement(prediction.votes).mean()),
-        "rejection": _rejection(prediction, labels, record.summary.get("rejection_threshold")),
+        "rejection": rejection and {"threshold": float(threshold), **plain(rejection)},
         "cost": cost.as_json(ensemble.size(), seconds),
         "best_epochs": record.summary.get("best_epochs"),
         "held_out_accuracies": record.summary.get("held_out_accuracies"),
     }
-
-
-def _rejection(prediction: Prediction, labels: Tensor, threshold: Any) -> dict[str, float | None] | None:  # noqa: ANN401
-    """What abstaining above an artefact's threshold does; None where the artefact has none."""
-    if threshold is None:
-        return None
-    report = rejection_report(prediction.predictive_entropy, prediction.classes == labels, float(threshold))
-    return {"threshold": float(threshold), **plain(report)}
 
 
 def row(entry: Mapping[str, Any]) -> Row:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property, partial
+from functools import cached_property
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -12,7 +12,7 @@ from torch import Tensor
 
 from structured_ensembles.data.sources import ImageData, Unlabelled
 from structured_ensembles.errors import SettingsError, StructensError
-from structured_ensembles.evaluation.answers import Answers, ask, evenly
+from structured_ensembles.evaluation.answers import Answers, ask_about, evenly
 from structured_ensembles.evaluation.attacks import EPSILONS, check_epsilon
 from structured_ensembles.evaluation.metrics import check_bins
 from structured_ensembles.options.catalogue import BLOCKS
@@ -101,8 +101,7 @@ class Subject:
 
     @cached_property
     def _answers(self) -> Answers | None:
-        test = self.images.test
-        return self.attempt("answers", partial(ask, self.ensemble, test.images, test.labels, "Answering"))
+        return self.attempt("answers", lambda: ask_about(self.ensemble, self.images.measured, "Answering"))
 
     @property
     def sample(self) -> tuple[Tensor, Tensor]:

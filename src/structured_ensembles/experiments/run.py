@@ -22,7 +22,7 @@ from structured_ensembles.data import sources as datasets
 from structured_ensembles.data.sources import ImageData
 from structured_ensembles.errors import ArtefactError, NetworkError, first_line
 from structured_ensembles.evaluation import cost
-from structured_ensembles.evaluation.answers import answer
+from structured_ensembles.evaluation.answers import Answers, ask_about
 from structured_ensembles.evaluation.entry import evaluated, row, unfitted
 from structured_ensembles.evaluation.metrics import Reliability, reliability
 from structured_ensembles.evaluation.table import Row
@@ -102,21 +102,20 @@ def carry_out(contestant: Fittable, images: ImageData, seed: int, folder: Path) 
     resumed = state.exists()
     if path.exists() and not resumed:
         return _measured_again(path, images)
-    contestant.fit(images.train, classes=images.classes, seed=seed, directory=state)
-    prediction, labels = answer(contestant, images.test.images), images.test.labels
+    contestant.fit(images.learned, seed=seed, directory=state)
+    answers = ask_about(contestant, images.measured)
     seconds = None if resumed else contestant.seconds  # of a fit that was stopped only the last part is known
-    entry = evaluated(contestant, prediction, labels, seconds=seconds)
+    entry = evaluated(contestant, answers, seconds=seconds)
     if not path.exists():
         contestant.save(path, measurements={"data": images.name, "test": _rounded(entry["metrics"])})
-    curve = reliability(prediction.probabilities, labels)
-    return Carried({**entry, "file": path.name}, curve, _histories(contestant))
+    return Carried({**entry, "file": path.name}, _curve(answers, images), _histories(contestant))
 
 
 def _measured_again(path: Path, images: ImageData) -> Carried:
     """Of an artefact that was finished before; nothing is known any more of how its members learned."""
     ensemble = Ensemble.load(path)
-    prediction, labels = answer(ensemble, images.test.images), images.test.labels
-    entry = evaluated(ensemble, prediction, labels)
+    answers = ask_about(ensemble, images.measured)
+    entry = evaluated(ensemble, answers)
     before: Any = ensemble.record.summary.get("test") or {}
     now = entry["metrics"]
     # Another machine rounds otherwise, other images differ by more.
@@ -125,7 +124,11 @@ def _measured_again(path: Path, images: ImageData) -> Carried:
             f"{path} was measured on other images than these of {images.name}: take another --out, or measure it with "
             "structens evaluate"
         )
-    return Carried({**entry, "file": path.name}, reliability(prediction.probabilities, labels), {})
+    return Carried({**entry, "file": path.name}, _curve(answers, images), {})
+
+
+def _curve(answers: Answers, images: ImageData) -> Reliability:
+    return reliability(answers.prediction.probabilities, images.measured.labels)
 
 
 def _rounded(metrics: Mapping[str, float | None]) -> dict[str, float | None]:

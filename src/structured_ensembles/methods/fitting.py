@@ -18,8 +18,8 @@ from torch import nn
 from structured_ensembles import implicit
 from structured_ensembles.artefact import file as artefact
 from structured_ensembles.artefact.file import Record
-from structured_ensembles.data.batches import Source, refuse_repeats
-from structured_ensembles.data.examples import Examples, fingerprint
+from structured_ensembles.data.batches import refuse_repeats
+from structured_ensembles.data.examples import Data, Examples, fingerprint
 from structured_ensembles.errors import DataError, NetworkError, SettingsError, StructensError, first_line
 from structured_ensembles.files.marks import check_mark, mark
 from structured_ensembles.implicit import Form
@@ -129,8 +129,8 @@ class Fittable(Ensemble):
 
     def fit(
         self,
-        train: Source,
-        held_out: Source | None = None,
+        train: Data,
+        held_out: Data | None = None,
         *,
         classes: Sequence[str] | None = None,
         seed: int = 0,
@@ -139,7 +139,7 @@ class Fittable(Ensemble):
         """Learn from data; the result is a function of the arguments, to the bit, on one machine.
 
         Args:
-            train: A DataLoader, a dataset of (x, y), or batches; x as the network takes it, y a class from 0 on.
+            train: A DataLoader, a dataset of (x, y), batches, or `Examples`; x as the network takes it, y a class.
             held_out: What chooses the best epoch; None holds out a stratified share of ``train``.
             classes: Names of the classes; None numbers them.
             seed: Of everything random, at least 0.
@@ -215,7 +215,7 @@ class Fittable(Ensemble):
         return Built([self.train_member(network, fold, 0)], form)
 
     def _fold(
-        self, train: Source, held_out: Source | None, classes: Sequence[str] | None, seed: int, directory: Path | None
+        self, train: Data, held_out: Data | None, classes: Sequence[str] | None, seed: int, directory: Path | None
     ) -> Fold:
         if held_out is None:
             refuse_repeats(train)

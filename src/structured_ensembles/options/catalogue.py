@@ -159,10 +159,7 @@ VERBS: Registry[Any] = Registry(
         "evaluate": ("evaluate:evaluate", "Measure an ARTEFACT on the test images of DATA."),
         "inspect": ("inspect:inspect", "Show what is in an ARTEFACT: its members, what they share and what they cost."),
         "compare": ("compare:compare", "Set a structured ensemble beside its rivals, at equal bytes."),
-        "continual": (
-            "continual:continual",
-            "Learn one task after the other in one network, and measure forgetting.",
-        ),
+        "continual": ("continual:continual", "Learn one task after the other in one network, and measure forgetting."),
     },
 )
 """The verbs of `structens`, each with what its help begins with."""

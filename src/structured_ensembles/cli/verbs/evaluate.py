@@ -113,13 +113,12 @@ def evaluate(
 
 
 def _briefly(artefact: Path, ensemble: Ensemble, images: ImageData, bins: int, *, as_json: bool) -> None:
-    from structured_ensembles.evaluation.answers import answer
+    from structured_ensembles.evaluation.answers import ask_about
     from structured_ensembles.evaluation.cost import untrained
     from structured_ensembles.evaluation.entry import evaluated, row, unfitted
     from structured_ensembles.experiments import run
 
-    prediction = answer(ensemble, images.test.images)
-    entry = evaluated(ensemble, prediction, images.test.labels, bins=bins)
+    entry = evaluated(ensemble, ask_about(ensemble, images.measured), bins=bins)
     if as_json:
         data_json({"schema": run.SCHEMA, "artefact": str(artefact), "data": images.name, **entry})
         return

@@ -7,11 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from structured_ensembles.data.examples import Examples
 from structured_ensembles.errors import DataError
 
 GREY_LEVEL = 1 / 255
@@ -67,6 +69,16 @@ class ImageData:
     test: Split
     classes: tuple[str, ...]
     notices: tuple[str, ...] = ()
+
+    @cached_property
+    def learned(self) -> Examples:
+        """What networks learn from, as every fit takes it."""
+        return Examples.of(self.train, self.classes)
+
+    @cached_property
+    def measured(self) -> Examples:
+        """What they are measured on."""
+        return Examples.of(self.test, self.classes)
 
     @property
     def input_shape(self) -> tuple[int, int, int]:

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from structured_ensembles.data import sources as datasets
 from structured_ensembles.data.sources import ImageData
-from structured_ensembles.evaluation.answers import answer
+from structured_ensembles.evaluation.answers import ask_about
 from structured_ensembles.evaluation.cost import as_json
 from structured_ensembles.evaluation.entry import plain
 from structured_ensembles.evaluation.metrics import ece, measure, nll
@@ -66,8 +66,8 @@ def _measured(grid: Grid, cell: Cell, images: ImageData, state: Path | None) -> 
         settings_of(grid.plan, cell.method, cell.budget),
     )
     resumed = state is not None and state.exists()
-    contestant.fit(images.train, classes=images.classes, seed=cell.seed, directory=state)
-    prediction = answer(contestant, images.test.images)
+    contestant.fit(images.learned, seed=cell.seed, directory=state)
+    prediction = ask_about(contestant, images.measured).prediction
     values = _values(prediction, images) | _calibrated(contestant.calibrated(prediction), images) | _costs(contestant)
     return values if resumed else {**values, "seconds": contestant.seconds}
 
@@ -77,7 +77,7 @@ def _method(arm: str) -> str:
 
 
 def _values(prediction: Prediction, images: ImageData) -> dict[str, float]:
-    return _known(plain(measure(prediction.probabilities, images.test.labels))) | {
+    return _known(plain(measure(prediction.probabilities, images.measured.labels))) | {
         "disagreement": float(disagreement(prediction.votes).mean()),
         "mutual_information": float(prediction.mutual_information.mean()),
     }
@@ -85,7 +85,7 @@ def _values(prediction: Prediction, images: ImageData) -> dict[str, float]:
 
 def _calibrated(prediction: Prediction, images: ImageData) -> dict[str, float]:
     """What the temperature that held-out images chose makes of it."""
-    labels = images.test.labels
+    labels = images.measured.labels
     return {
         "nll_calibrated": nll(prediction.probabilities, labels),
         "ece_calibrated": ece(prediction.probabilities, labels),
