@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -17,8 +18,10 @@ from structured_ensembles.networks.architectures.perceptron import mlp
 from structured_ensembles.networks.architectures.resnet import resnet20, resnet32
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
+    from matplotlib.figure import Figure
+    from playwright.sync_api import Browser
     from xdist.scheduler import WorkStealingScheduling
 
     from structured_ensembles.registry import Registry
@@ -187,3 +190,30 @@ def forget(monkeypatch: pytest.MonkeyPatch) -> Callable[[Registry[object]], None
             monkeypatch.setattr(table, name, dict(getattr(table, name)))
 
     return forgotten
+
+
+@pytest.fixture
+def drawn(monkeypatch: pytest.MonkeyPatch) -> list[Figure]:
+    """The figures that were saved."""
+    from matplotlib.figure import Figure
+
+    figures: list[Figure] = []
+    save = Figure.savefig
+    monkeypatch.setattr(
+        Figure, "savefig", lambda self, *args, **more: (figures.append(self), save(self, *args, **more))
+    )
+    return figures
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    """The system's Chromium, or the one that the variable CHROMIUM names."""
+    playwright = pytest.importorskip("playwright.sync_api", reason="pip install playwright, to test pages in a browser")
+    names = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
+    found = os.environ.get("CHROMIUM") or next(filter(None, map(shutil.which, names)), None)
+    if found is None:
+        pytest.skip("no Chromium: apt-get install chromium, or name one in the variable CHROMIUM")
+    with playwright.sync_playwright() as running:
+        browser = running.chromium.launch(executable_path=found, args=["--no-sandbox"])
+        yield browser
+        browser.close()

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import pytest
-from matplotlib.figure import Figure
 from PIL import Image
 
 from structured_ensembles.continual.results import pictures
@@ -28,17 +27,6 @@ def pixels(path: Path) -> bytes:
 def _coarse(monkeypatch):
     """Fewer dots, the same pictures: drawing is what takes time here."""
     monkeypatch.setattr("structured_ensembles.evaluation.pictures.drawing._DPI", 40)
-
-
-@pytest.fixture
-def drawn(monkeypatch):
-    """The figures that were saved."""
-    figures = []
-    save = Figure.savefig
-    monkeypatch.setattr(
-        Figure, "savefig", lambda self, *args, **more: (figures.append(self), save(self, *args, **more))
-    )
-    return figures
 
 
 def test_everything_that_can_be_shown_is_drawn(made_up, as_runs, tmp_path):

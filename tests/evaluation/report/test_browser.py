@@ -4,29 +4,10 @@ from __future__ import annotations
 
 import copy
 import math
-import os
-import shutil
 
 import pytest
 
 from structured_ensembles.evaluation.report import words, write
-
-playwright = pytest.importorskip(
-    "playwright.sync_api", reason="pip install playwright, to test the report in a browser"
-)
-
-NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
-
-
-@pytest.fixture(scope="module")
-def browser():
-    found = os.environ.get("CHROMIUM") or next(filter(None, map(shutil.which, NAMES)), None)
-    if found is None:
-        pytest.skip("no Chromium: apt-get install chromium, or name one in the variable CHROMIUM")
-    with playwright.sync_playwright() as running:
-        browser = running.chromium.launch(executable_path=found, args=["--no-sandbox"])
-        yield browser
-        browser.close()
 
 
 @pytest.fixture

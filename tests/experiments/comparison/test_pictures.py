@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from matplotlib.figure import Figure
 from PIL import Image
 
 from structured_ensembles.errors import DataError
@@ -44,17 +43,6 @@ def pixels(path: Path) -> bytes:
     with Image.open(path) as image:
         assert image.format == "PNG"
         return image.convert("RGB").tobytes()
-
-
-@pytest.fixture
-def drawn(monkeypatch):
-    """The figures that were saved."""
-    figures = []
-    save = Figure.savefig
-    monkeypatch.setattr(
-        Figure, "savefig", lambda self, *args, **more: (figures.append(self), save(self, *args, **more))
-    )
-    return figures
 
 
 @pytest.mark.parametrize("picture", PICTURES)

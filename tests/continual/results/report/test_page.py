@@ -1,11 +1,8 @@
 from __future__ import annotations
 
 import itertools
-import os
 import re
-import shutil
 from dataclasses import replace
-from html.parser import HTMLParser
 
 import pytest
 
@@ -15,10 +12,11 @@ from structured_ensembles.continual.results.tables import unaided
 from structured_ensembles.continual.streams.untold import Untold
 from structured_ensembles.errors import DataError
 
+from ....pages import Page
+
 SCRIPT = "<script>alert(1)</script>"
 OWNERS = {"backbone.a": [0, 1, 2, 3, -1], "backbone.b": [0, 0, 1, -1]}
 ABOUT = ("split digits", {"backbone": "small_cnn", "epochs": 5})
-NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 
 
 @pytest.fixture
@@ -32,34 +30,11 @@ def told(made_up, as_runs):
     return [replace(run, proved=run.cell.strategy == "structured") for run in (first, *others)] + [failed]
 
 
-class _Page(HTMLParser):
-    """What the tests ask of a page: its tags with their attributes, and its visible text."""
-
-    def __init__(self, text):
-        super().__init__()
-        self.tags, self.text, self._hidden = [], "", False
-        self.feed(text)
-
-    def handle_starttag(self, tag, attrs):
-        self.tags.append((tag, dict(attrs)))
-        self._hidden = tag in {"script", "style"}
-
-    def handle_endtag(self, tag):
-        self._hidden &= tag not in {"script", "style"}
-
-    def handle_data(self, data):
-        self.text += "" if self._hidden else data.replace("\N{NO-BREAK SPACE}", " ")
-
-    def named(self, name):
-        return [attributes for tag, attributes in self.tags if tag == name]
-
-
 def sound(page):
     """Headings in order, no name twice, links that lead somewhere, an alternative for every chart."""
-    levels = [int(tag[1]) for tag, _ in page.tags if re.fullmatch(r"h[1-6]", tag)]
-    assert levels[0] == 1
-    assert 1 not in levels[1:]
-    assert all(b <= a + 1 for a, b in itertools.pairwise(levels))
+    assert page.levels[0] == 1
+    assert 1 not in page.levels[1:]
+    assert all(b <= a + 1 for a, b in itertools.pairwise(page.levels))
     names = [attributes["id"] for _, attributes in page.tags if "id" in attributes]
     assert len(names) == len(set(names))
     asked = {link["href"][1:] for link in page.named("a")}
@@ -74,7 +49,7 @@ def sound(page):
 
 def test_the_page_says_what_was_found(made_up, told):
     results = made_up()
-    page = _Page(render(told, *ABOUT))
+    page = Page(render(told, *ABOUT))
     sound(page)
     for sentence in summary(results, {"structured"}):
         assert sentence.replace("\N{NO-BREAK SPACE}", " ") in page.text
@@ -98,7 +73,7 @@ def test_the_page_says_what_was_found(made_up, told):
     [(["structured"], 1, 1), (["naive"], 2, 1), (["naive", "joint"], 3, 2), (["packnet", "single_task"], 12, 1)],
 )
 def test_the_page_does_without_what_there_is_not(made_up, as_runs, names, tasks, seeds):
-    page = _Page(render(as_runs(made_up(names, tasks, seeds)), "x", {}))
+    page = Page(render(as_runs(made_up(names, tasks, seeds)), "x", {}))
     sound(page)
     for absent in ("What failed", "Notices", "Settings", "Who owns which channels", "to the bit"):
         assert absent not in page.text
@@ -107,7 +82,7 @@ def test_the_page_does_without_what_there_is_not(made_up, as_runs, names, tasks,
 
 def test_every_accuracy_is_in_a_table(made_up, as_runs):
     results = made_up(["structured", "naive"], tasks=2, seeds=1)
-    text = _Page(render(as_runs(results), "x", {})).text
+    text = Page(render(as_runs(results), "x", {})).text
     for (run,) in results.values():
         for accuracy in (*run.accuracies[0][:1], *run.accuracies[1]):
             assert f"{100 * accuracy:.1f} %" in text
@@ -116,8 +91,8 @@ def test_every_accuracy_is_in_a_table(made_up, as_runs):
 def test_nothing_is_asked_of_a_network(told):
     text = render(told, *ABOUT)
     assert not re.search(r"https?:|@import|url\(", text)
-    assert not _Page(text).named("link")
-    assert not any("src" in script for script in _Page(text).named("script"))
+    assert not Page(text).named("link")
+    assert not any("src" in script for script in Page(text).named("script"))
 
 
 def test_names_are_text_and_never_code(made_up, as_runs):
@@ -126,8 +101,8 @@ def test_names_are_text_and_never_code(made_up, as_runs):
     runs = [replace(run, proved=True, notices=(SCRIPT,), untold=found) for run in runs]
     text = render([*runs, StreamRun(StreamCell(f"{SCRIPT}?", 0), SCRIPT)], SCRIPT, {SCRIPT: SCRIPT})
     assert SCRIPT not in text
-    assert len(_Page(text).named("script")) == 1
-    assert SCRIPT in _Page(text).text
+    assert len(Page(text).named("script")) == 1
+    assert SCRIPT in Page(text).text
 
 
 def test_strange_owners_and_no_results_are_refused_and_the_old_page_stays(made_up, as_runs, told, tmp_path):
@@ -140,18 +115,6 @@ def test_strange_owners_and_no_results_are_refused_and_the_old_page_stays(made_u
         write(path, [], *ABOUT)
     assert path.read_text(encoding="utf-8") == before
     assert [entry.name for entry in path.parent.iterdir()] == ["stream.html"]
-
-
-@pytest.fixture(scope="module")
-def browser():
-    playwright = pytest.importorskip("playwright.sync_api", reason="pip install playwright, to test pages in a browser")
-    found = os.environ.get("CHROMIUM") or next(filter(None, map(shutil.which, NAMES)), None)
-    if found is None:
-        pytest.skip("no Chromium: apt-get install chromium, or name one in the variable CHROMIUM")
-    with playwright.sync_playwright() as running:
-        browser = running.chromium.launch(executable_path=found, args=["--no-sandbox"])
-        yield browser
-        browser.close()
 
 
 @pytest.mark.parametrize(("width", "scheme"), [(375, "light"), (1280, "dark")])
